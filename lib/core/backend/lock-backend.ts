@@ -1,0 +1,130 @@
+import type { UnavailableReason } from '../errors.js';
+import type { LockName } from '../lock-name.js';
+import type { WakeUp } from '../wake-up.js';
+
+/**
+ * Where locks are kept: one interface over one Redis, several independent ones, or this process's memory.
+ *
+ * A backend tries once and says what came of it: waiting, retrying, deadlines and re-entry live above it, in
+ * `Locker`, `WaitQueue` and `Lease`. It rejects for nothing that can be expected of a network; every outcome is
+ * a tagged value. Each of its commands ends within the command timeout.
+ *
+ * Every backend passes the whole suite in `test/conformance/`.
+ */
+export interface LockBackend {
+  readonly wakeUp: WakeUp;
+
+  /** Waits for the first connection, within its bound. */
+  connect(): Promise<{ kind: 'connected' } | Unavailable>;
+
+  /**
+   * Takes the key if it's free and no live waiter is ahead, or if it's reserved for this token. Asked again with a
+   * token that already holds the key, grants it again, for a full ttl from now.
+   */
+  tryAcquire(request: AcquireRequest): Promise<AcquireOutcome>;
+
+  /** Prolongs leases to a full ttl from now, each only if its token still holds its key. One outcome each, in order. */
+  extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]>;
+
+  /** Gives the key back if this token holds it, and hands it on to the first live waiter. */
+  release(request: ReleaseRequest): Promise<ReleaseOutcome>;
+
+  /** Undoes whatever an acquire with this token has done or left: a grant, a reservation, a place in the queue. */
+  cancel(held: Pick<HeldToken, 'name' | 'token'>): Promise<CancelOutcome>;
+
+  /** Who holds the key and who waits for it. */
+  query(name: LockName): Promise<QueryOutcome>;
+
+  /** Closes what the backend opened, and nothing else. */
+  close(): Promise<void>;
+}
+
+/** A claim on a key: random, of one attempt, told to nobody else. */
+export interface HeldToken {
+  readonly name: LockName;
+  readonly token: string;
+  /** In ms. */
+  readonly ttl: number;
+}
+
+export interface AcquireRequest extends HeldToken {
+  /**
+   * Monotonic local time after which the command must no longer take the key: its caller has given up. Backends
+   * translate it into server time, so that a command that was delayed on its way is refused there.
+   */
+  readonly notAfter: number;
+  /** Where given, and the key is held, the token is queued (or keeps its place). */
+  readonly place: Place | undefined;
+}
+
+/** A waiter's place in the queue of a key. */
+export interface Place {
+  /** How long the waiter counts as alive from now, in ms: it asks again well before. */
+  readonly aliveFor: number;
+  /** The place it was told before, to get it back where the queue was lost. */
+  readonly sequence: number | undefined;
+}
+
+/** The server could not be asked. `mayHaveRun`: the command was sent, so that it may have been, or may yet be, executed. */
+export interface Unavailable {
+  readonly kind: 'unavailable';
+  readonly reason: UnavailableReason;
+  readonly cause: unknown;
+  readonly mayHaveRun: boolean;
+}
+
+export type AcquireOutcome =
+  /** `sentAt`: local monotonic time just before the command was written; the lease's validity counts from there. */
+  | { readonly kind: 'granted'; readonly fencingToken: number; readonly sentAt: number }
+  /** `remaining`: how long the present lease or reservation lasts if nobody prolongs it. `sequence`: the caller's place. */
+  | { readonly kind: 'busy'; readonly remaining: number; readonly sequence: number | undefined }
+  /** The command arrived after `notAfter` and did nothing. */
+  | { readonly kind: 'late' }
+  | Unavailable;
+
+export type ExtendOutcome =
+  | { readonly kind: 'extended'; readonly sentAt: number }
+  /** The key is free or another's. */
+  | { readonly kind: 'taken' }
+  | Unavailable;
+
+export interface ReleaseRequest extends HeldToken {
+  /** Keep the key taken for so many ms more, held by nobody (`holdAtLeast`); 0: free it now. */
+  readonly keepFor: number;
+}
+
+export type ReleaseOutcome =
+  | { readonly kind: 'released' }
+  /** The key was no longer this token's; nothing was done. */
+  | { readonly kind: 'taken' }
+  | Unavailable;
+
+export type CancelOutcome = { readonly kind: 'cancelled' } | Unavailable;
+
+export type QueryOutcome = { readonly kind: 'found'; readonly state: LockState } | Unavailable;
+
+/** Who holds a key and who waits for it, as {@link Locker.query} tells it. */
+export interface LockState {
+  readonly key: string;
+  readonly held: readonly HolderState[];
+  /** One entry for each process that waits: within a process, callers queue without Redis. */
+  readonly pending: readonly WaiterState[];
+}
+
+export interface HolderState {
+  readonly fencingToken: number;
+  /** When it was granted, by the server's clock. */
+  readonly since: Date;
+  /** How long the lease lasts if it isn't renewed, in ms. */
+  readonly remaining: number;
+  readonly host: string;
+  readonly pid: number;
+  readonly application: string | undefined;
+  /** The work is done and the key is kept for `holdAtLeast`. */
+  readonly kept: boolean;
+}
+
+export interface WaiterState {
+  /** Its place: waiters are served by rising sequence. */
+  readonly sequence: number;
+}

@@ -1,0 +1,237 @@
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+
+import type { Clock } from '../clock.js';
+import type { LockEmitter } from '../events.js';
+import type { LockName } from '../lock-name.js';
+import type { LockConnection } from '../options.js';
+import { Connection, ConnectionSource } from '../redis/connection.js';
+import { RedisWakeUp } from '../redis/redis-wake-up.js';
+import { Script } from '../redis/script.js';
+import {
+  acquireScript,
+  cancelScript,
+  extendScript,
+  queryScript,
+  releaseScript,
+} from '../redis/scripts.generated.js';
+import { ServerClock } from '../redis/server-clock.js';
+import type {
+  AcquireOutcome,
+  AcquireRequest,
+  CancelOutcome,
+  ExtendOutcome,
+  HeldToken,
+  HolderState,
+  LockBackend,
+  QueryOutcome,
+  ReleaseOutcome,
+  ReleaseRequest,
+  Unavailable,
+} from './lock-backend.js';
+
+/** A reserved key waits so long for the waiter that was woken, in ms: a dead one delays the next by this much. */
+const CLAIM_WINDOW = 1_000;
+/**
+ * The last fencing token of a key outlives its release by at least so long, in ms: as far as the clocks of successive
+ * masters may differ, or one clock be set back, without a token being given twice.
+ */
+const FENCE_RETENTION = 10_000;
+
+type NameKeys = readonly [owner: string, queue: string, waiters: string, fence: string];
+
+const ACQUIRE = new Script<
+  NameKeys,
+  readonly [
+    token: string,
+    ttl: number,
+    notAfter: number,
+    aliveFor: number,
+    channel: string,
+    sequence: string,
+    claimWindow: number,
+    countReceivers: string,
+    fenceRetention: number,
+    holder: string,
+  ],
+  [nowMicros: number, 'granted', fence: number] | [nowMicros: number, 'busy', remaining: number, sequence: number] | [nowMicros: number, 'late']
+>(acquireScript);
+const EXTEND = new Script<readonly string[], readonly (string | number)[], [nowMicros: number, ...(0 | 1)[]]>(extendScript);
+const RELEASE = new Script<
+  NameKeys,
+  readonly [token: string, keepFor: number, fenceRetention: number, claimWindow: number, countReceivers: string],
+  [nowMicros: number, 0 | 1]
+>(releaseScript);
+const CANCEL = new Script<
+  NameKeys,
+  readonly [token: string, fenceRetention: number, claimWindow: number, countReceivers: string],
+  [nowMicros: number]
+>(cancelScript);
+const QUERY = new Script<
+  readonly [owner: string, queue: string, waiters: string],
+  readonly [],
+  [nowMicros: number, owner: string, remaining: number, ...sequences: string[]]
+>(queryScript);
+
+/**
+ * Locks on one Redis: standalone, behind Sentinel, or a Cluster (everything of a name shares a slot). One script, one
+ * round trip, for each call.
+ */
+export class RedisBackend implements LockBackend {
+  readonly wakeUp: RedisWakeUp;
+  readonly #source: ConnectionSource;
+  readonly #connection: Connection;
+  readonly #serverClock = new ServerClock();
+  readonly #countReceivers: string;
+  readonly #holder: string;
+  #synchronizing: Promise<Unavailable | undefined> | undefined;
+
+  constructor(options: RedisBackendOptions, clock: Clock, events: LockEmitter) {
+    const { commandTimeout } = options;
+    this.#source = new ConnectionSource(options.connection, commandTimeout);
+    this.#countReceivers = this.#source.countsReceivers ? '1' : '0';
+    this.#holder = JSON.stringify({ host: hostname(), pid: process.pid, application: options.application });
+    const channel = `${this.#source.keyPrefix}${options.prefix}:wake:${randomBytes(9).toString('base64url')}`;
+    this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout);
+    this.#connection = new Connection(this.#source, commandTimeout, clock, events, () => this.#serverClock.forget());
+  }
+
+  connect(): Promise<{ kind: 'connected' } | Unavailable> {
+    return this.#connection.connect();
+  }
+
+  async tryAcquire({ name, token, ttl, notAfter, place }: AcquireRequest): Promise<AcquireOutcome> {
+    const unavailable = await this.#synchronized();
+    if (unavailable !== undefined) return unavailable;
+    const outcome = await this.#connection.run(ACQUIRE, this.#keysOf(name), [
+      token,
+      ttl,
+      Math.floor(this.#serverClock.notAfter(notAfter)),
+      place?.aliveFor ?? 0,
+      this.wakeUp.listening ? this.wakeUp.channel : '',
+      place?.sequence === undefined ? '' : String(place.sequence),
+      CLAIM_WINDOW,
+      this.#countReceivers,
+      FENCE_RETENTION,
+      this.#holder,
+    ]);
+    if (outcome.kind === 'unavailable') return outcome;
+    const { reply, sentAt, receivedAt } = outcome;
+    this.#serverClock.observe(reply[0] / 1_000, sentAt, receivedAt);
+    switch (reply[1]) {
+      case 'granted':
+        return { kind: 'granted', fencingToken: reply[2], sentAt };
+      case 'busy':
+        return { kind: 'busy', remaining: reply[2], sequence: reply[3] === 0 ? undefined : reply[3] };
+      case 'late':
+        return { kind: 'late' };
+    }
+  }
+
+  async extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
+    // In a Cluster the keys of one script must share a slot, and those of two names seldom do.
+    if (this.#source.isCluster && leases.length > 1) {
+      return (await Promise.all(leases.map((lease) => this.extend([lease])))).flat();
+    }
+    const keys = leases.flatMap(({ name }) => [this.#prefixed(name.owner), this.#prefixed(name.fence)]);
+    const args = [FENCE_RETENTION, ...leases.flatMap(({ token, ttl }) => [token, ttl])];
+    const outcome = await this.#connection.run(EXTEND, keys, args);
+    if (outcome.kind === 'unavailable') return leases.map(() => outcome);
+    const { reply, sentAt, receivedAt } = outcome;
+    this.#serverClock.observe(reply[0] / 1_000, sentAt, receivedAt);
+    return leases.map((_, index) => (reply[index + 1] === 1 ? { kind: 'extended', sentAt } : { kind: 'taken' }));
+  }
+
+  async release({ name, token, ttl, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
+    const outcome = await this.#connection.run(RELEASE, this.#keysOf(name), [
+      token,
+      keepFor,
+      Math.max(ttl, FENCE_RETENTION),
+      CLAIM_WINDOW,
+      this.#countReceivers,
+    ]);
+    if (outcome.kind === 'unavailable') return outcome;
+    return outcome.reply[1] === 1 ? { kind: 'released' } : { kind: 'taken' };
+  }
+
+  async cancel({ name, token }: Pick<HeldToken, 'name' | 'token'>): Promise<CancelOutcome> {
+    const outcome = await this.#connection.run(CANCEL, this.#keysOf(name), [
+      token,
+      FENCE_RETENTION,
+      CLAIM_WINDOW,
+      this.#countReceivers,
+    ]);
+    return outcome.kind === 'unavailable' ? outcome : { kind: 'cancelled' };
+  }
+
+  async query(name: LockName): Promise<QueryOutcome> {
+    const [owner, queue, waiters] = this.#keysOf(name);
+    const outcome = await this.#connection.run(QUERY, [owner, queue, waiters], []);
+    if (outcome.kind === 'unavailable') return outcome;
+    const [, record, remaining, ...sequences] = outcome.reply;
+    const holder = holderOf(record, remaining);
+    return {
+      kind: 'found',
+      state: {
+        key: name.key,
+        held: holder === undefined ? [] : [holder],
+        pending: sequences.map((sequence) => ({ sequence: Number(sequence) })),
+      },
+    };
+  }
+
+  async close(): Promise<void> {
+    this.wakeUp.close();
+    this.#connection.close();
+  }
+
+  /** Makes sure that the server's clock is known: without it, no deadline can be told to the server. */
+  #synchronized(): Promise<Unavailable | undefined> | undefined {
+    if (this.#serverClock.known) return undefined;
+    this.#synchronizing ??= this.#synchronize().finally(() => (this.#synchronizing = undefined));
+    return this.#synchronizing;
+  }
+
+  async #synchronize(): Promise<Unavailable | undefined> {
+    const outcome = await this.#connection.time();
+    // Nothing was taken yet, whatever became of the question.
+    if (outcome.kind === 'unavailable') return { ...outcome, mayHaveRun: false };
+    const [seconds, microseconds] = outcome.reply;
+    this.#serverClock.observe(seconds * 1_000 + microseconds / 1_000, outcome.sentAt, outcome.receivedAt);
+    return undefined;
+  }
+
+  #keysOf(name: LockName): NameKeys {
+    const { keyPrefix } = this.#source;
+    if (keyPrefix === '') return [name.owner, name.queue, name.waiters, name.fence];
+    return [keyPrefix + name.owner, keyPrefix + name.queue, keyPrefix + name.waiters, keyPrefix + name.fence];
+  }
+
+  #prefixed(key: string): string {
+    return this.#source.keyPrefix + key;
+  }
+}
+
+export interface RedisBackendOptions {
+  readonly connection: Exclude<LockConnection, 'memory'>;
+  readonly commandTimeout: number;
+  readonly prefix: string;
+  readonly application: string | undefined;
+}
+
+/** Reads an owner record; `undefined` where the key is free, reserved, or holds what isn't ours. */
+function holderOf(record: string, remaining: number): HolderState | undefined {
+  const match = /^(\S+) (\d+) (\d+) (\{.*\})$/.exec(record);
+  if (match === null) return undefined;
+  const [, token, fence, since, holder] = match;
+  const { host, pid, application } = JSON.parse(holder as string) as Pick<HolderState, 'host' | 'pid' | 'application'>;
+  return {
+    fencingToken: Number(fence),
+    since: new Date(Number(since)),
+    remaining,
+    host,
+    pid,
+    application,
+    kept: token === '=',
+  };
+}

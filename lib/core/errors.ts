@@ -1,0 +1,163 @@
+/**
+ * The errors a caller can meet. Each has a `name`, a stable `code` to match on, its facts as fields, a `cause` where
+ * another error is behind it, and a message that says what to do.
+ *
+ * Match on `code` or {@link LockError.is}, not on `instanceof`, where a program may load this package both as ESM
+ * and as CommonJS: each copy has its own classes.
+ */
+
+const BRAND = Symbol.for('nestjs-redis-lock.LockError');
+
+export type LockErrorCode =
+  | 'LOCK_BUSY'
+  | 'LOCK_TIMEOUT'
+  | 'LOCK_UNAVAILABLE'
+  | 'LOCK_LOST'
+  | 'LOCK_KEY'
+  | 'LOCK_CONFIG';
+
+/** What every error of this library is. */
+export abstract class LockError extends Error {
+  abstract override readonly name: string;
+  abstract readonly code: LockErrorCode;
+  /** The key that the call was about, where there is one. */
+  readonly key: string | undefined;
+
+  constructor(message: string, key?: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.key = key;
+    Object.defineProperty(this, BRAND, { value: true });
+  }
+
+  /** Whether a value is an error of this library, whichever copy of it made the value. */
+  static is(value: unknown): value is LockError {
+    return value instanceof Error && (value as { [BRAND]?: unknown })[BRAND] === true;
+  }
+}
+
+/** Somebody else holds the key, and the caller asked not to wait (`onBusy: 'throw'`). */
+export class LockBusyError extends LockError {
+  override readonly name = 'LockBusyError';
+  readonly code = 'LOCK_BUSY';
+  /** How long the present holder's lease lasts if it isn't renewed, in ms; `undefined` where it isn't known. */
+  readonly remaining: number | undefined;
+
+  constructor(key: string, remaining?: number) {
+    super(
+      `The lock ${quote(key)} is held by another. Try again later, or wait for it with onBusy: 'wait' and a waitTimeout.`,
+      key,
+    );
+    this.remaining = remaining;
+  }
+}
+
+/** The key stayed held by others for the whole `waitTimeout`. */
+export class LockTimeoutError extends LockError {
+  override readonly name = 'LockTimeoutError';
+  readonly code = 'LOCK_TIMEOUT';
+  /** How long the caller waited, in ms. */
+  readonly waited: number;
+  /** The keys that the caller's own call chain held meanwhile. With two of them taken in opposite order, this is a deadlock. */
+  readonly heldKeys: readonly string[];
+
+  constructor(key: string, waited: number, heldKeys: readonly string[] = []) {
+    const deadlockHint =
+      heldKeys.length > 0
+        ? ` This caller held ${heldKeys.map(quote).join(', ')} meanwhile: if another takes these keys in the opposite order, both wait for each other; take them in one order everywhere.`
+        : '';
+    super(
+      `The lock ${quote(key)} was not free within ${Math.round(waited)} ms. Raise waitTimeout, shorten the work under the lock, or skip with onBusy: 'skip'.${deadlockHint}`,
+      key,
+    );
+    this.waited = waited;
+    this.heldKeys = heldKeys;
+  }
+}
+
+/**
+ * Why Redis could not be asked: `unreachable` (no connection), `no-answer` (connected, but no reply within
+ * `commandTimeout`, or the connection broke), `refused` (Redis answered with an error), `shutting-down` (this
+ * process is closing).
+ */
+export type UnavailableReason = 'unreachable' | 'no-answer' | 'refused' | 'shutting-down';
+
+const UNAVAILABLE_REMEDY: Record<UnavailableReason, string> = {
+  unreachable: 'There is no connection to Redis: check that it runs and that `connection` is right.',
+  'no-answer': 'Redis did not answer in time: check its load and the network, or raise commandTimeout.',
+  refused: 'Redis refused the command: see `cause`.',
+  'shutting-down': 'This process is shutting down and grants no more locks: let another replica serve the call.',
+};
+
+/** Redis can't be asked, so nobody knows whether the key is free; the guarded work was not started. */
+export class LockUnavailableError extends LockError {
+  override readonly name = 'LockUnavailableError';
+  readonly code = 'LOCK_UNAVAILABLE';
+  readonly reason: UnavailableReason;
+
+  constructor(key: string | undefined, reason: UnavailableReason, cause?: unknown) {
+    const subject = key === undefined ? 'Locks are unavailable' : `The lock ${quote(key)} is unavailable`;
+    super(`${subject}. ${UNAVAILABLE_REMEDY[reason]}`, key, cause);
+    this.reason = reason;
+  }
+}
+
+/**
+ * How a lease ended against its holder's will: `expired` (not renewed before its deadline), `taken` (the server says
+ * that it's another's), `max-hold` (`maxHold` was reached), `shutdown` (the process closed before the holder was
+ * done), `released` (used after its release).
+ */
+export type LostReason = 'expired' | 'taken' | 'max-hold' | 'shutdown' | 'released';
+
+const LOST_REMEDY: Record<LostReason, string> = {
+  expired:
+    'It was not renewed in time (Redis unreachable, or the event loop blocked for longer than the ttl). Raise ttl, or split the blocking work.',
+  taken: 'Redis no longer has it (data lost, evicted, or removed by hand). Check persistence and maxmemory-policy.',
+  'max-hold': 'It was held for longer than maxHold. Raise maxHold, or find what got stuck.',
+  shutdown: 'The process shut down before its holder was done. Raise drainTimeout.',
+  released: 'It was already released. Do the work before release().',
+};
+
+/** The lock is no longer this holder's. What it wrote since may overlap with another's work, unless the resource checks the fencing token. */
+export class LockLostError extends LockError {
+  override readonly name = 'LockLostError';
+  readonly code = 'LOCK_LOST';
+  readonly reason: LostReason;
+  /** The fencing token under which the lost lock was held. */
+  readonly fencingToken: number;
+
+  constructor(key: string, reason: LostReason, fencingToken: number) {
+    super(`The lock ${quote(key)} is no longer held. ${LOST_REMEDY[reason]}`, key);
+    this.reason = reason;
+    this.fencingToken = fencingToken;
+  }
+}
+
+/** A key that can't name a lock: empty, too long, or made from a missing or non-scalar part. */
+export class LockKeyError extends LockError {
+  override readonly name = 'LockKeyError';
+  readonly code = 'LOCK_KEY';
+
+  constructor(message: string, key?: string, cause?: unknown) {
+    super(message, key, cause);
+  }
+}
+
+/** An option with a value it can't have, or the library used in a way it can't work. */
+export class LockConfigError extends LockError {
+  override readonly name = 'LockConfigError';
+  readonly code = 'LOCK_CONFIG';
+  /** The option that is wrong, where it's one. */
+  readonly option: string | undefined;
+  readonly value: unknown;
+
+  constructor(message: string, option?: string, value?: unknown, cause?: unknown) {
+    super(message, undefined, cause);
+    this.option = option;
+    this.value = value;
+  }
+}
+
+/** A key as it reads in a message: quoted, control characters escaped, and short, since keys may come from requests. */
+function quote(key: string): string {
+  return JSON.stringify(key.length > 100 ? `${key.slice(0, 100)}…` : key);
+}

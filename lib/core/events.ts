@@ -1,0 +1,66 @@
+import type { LockUnavailableError, LostReason } from './errors.js';
+
+/** What can be observed of a {@link Locker}'s locks: one entry an event, with its facts. Durations are in ms. */
+export interface LockEvents {
+  /** A lease was granted by the backend (re-entry and waiting for one's own parent aren't). */
+  acquired: { key: string; fencingToken: number; waited: number };
+  /** A caller has begun to wait behind others. */
+  waiting: { key: string; remaining: number | undefined };
+  renewed: { key: string; fencingToken: number; remaining: number };
+  /** A renewal is overdue or failed; the lease holds on until its deadline, which is `remaining` away. */
+  jeopardy: { key: string; fencingToken: number; remaining: number; cause: unknown };
+  lost: { key: string; fencingToken: number; reason: LostReason };
+  /** `kept`: the key stays taken for so much longer (`holdAtLeast`). */
+  released: { key: string; fencingToken: number; held: number; kept: number };
+  /** The release could not be confirmed. It's retried in the background; at worst the key stays taken for its ttl. */
+  releaseFailed: { key: string; fencingToken: number; cause: unknown };
+  /** `onBusy: 'skip'` or `'throw'`, or `tryAcquire`, met a key that is held. */
+  busy: { key: string; remaining: number | undefined };
+  /** A caller gave up: its `waitTimeout` passed. */
+  timedOut: { key: string; waited: number };
+  /** The connection to Redis was lost, or could not be made. Once an outage. */
+  unavailable: { error: LockUnavailableError };
+  /** The connection to Redis is there again. */
+  available: Record<never, never>;
+}
+
+export type LockEventName = keyof LockEvents;
+export type LockListener<N extends LockEventName> = (event: LockEvents[N]) => void;
+
+/**
+ * Hands events to listeners. A listener that throws breaks neither the lock nor the other listeners: its error
+ * becomes a process warning.
+ */
+export class LockEmitter {
+  readonly #listeners = new Map<LockEventName, Set<LockListener<never>>>();
+
+  /** Returns the function that removes the listener again. */
+  on<N extends LockEventName>(name: N, listener: LockListener<N>): () => void {
+    let listeners = this.#listeners.get(name);
+    if (listeners === undefined) this.#listeners.set(name, (listeners = new Set()));
+    // A wrapper each, so that one function given twice is called twice and removed once.
+    const entry: LockListener<N> = (event) => listener(event);
+    listeners.add(entry);
+    return () => void listeners.delete(entry);
+  }
+
+  /** Takes a function, so that an event nobody listens to costs no object on the hot path. */
+  emit<N extends LockEventName>(name: N, describe: () => LockEvents[N]): void {
+    const listeners = this.#listeners.get(name);
+    if (listeners === undefined || listeners.size === 0) return;
+    const event = describe();
+    for (const listener of listeners as Set<LockListener<N>>) {
+      try {
+        listener(event);
+      } catch (error) {
+        process.emitWarning(
+          new Error(`A listener of the lock event '${name}' threw; the lock is not affected.`, { cause: error }),
+        );
+      }
+    }
+  }
+
+  clear(): void {
+    this.#listeners.clear();
+  }
+}

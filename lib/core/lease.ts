@@ -1,0 +1,171 @@
+import type { Clock } from './clock.js';
+import { LockLostError, type LostReason } from './errors.js';
+import type { LockName } from './lock-name.js';
+
+/**
+ * What this process holds at the backend: one token on one key, valid until a local deadline. Several locks (one
+ * and those that entered it again) may stand on one lease; it's given back when the last of them is.
+ *
+ *     held ◀──renewed── jeopardy
+ *      │ └──renewal overdue──▶ │
+ *      │                       │
+ *      ├──deadline, taken, maxHold, shutdown──▶ lost       (final; `signal` aborts)
+ *      └──last lock released──▶ released                   (final)
+ *
+ * The deadline alone decides, never a reply: it's counted from just before the command was written, so the server
+ * can't give the key away sooner, however long the reply took. Every reader looks at the clock itself, because
+ * after a blocked event loop the timers are late.
+ *
+ * Made by `WaitQueue` and by `Locker` on a grant; prolonged and ended by `Renewal`; given back by `Locker`.
+ */
+export class Lease {
+  readonly name: LockName;
+  readonly token: string;
+  readonly fencingToken: number;
+  readonly ttl: number;
+  readonly renew: boolean;
+  /** Monotonic, just before the command that was granted was written. */
+  readonly grantedAt: number;
+  /** Monotonic; Infinity where there's no `maxHold`. */
+  readonly holdUntil: number;
+  /** Monotonic, just before the last successful command was written. */
+  sentAt: number;
+  /** Monotonic time up to which the key is ours. */
+  deadline: number;
+  /** How many locks stand on it. */
+  locks = 0;
+
+  // What `Renewal` keeps of it: here, so that a lease costs one object.
+  /** When Renewal looks at it next. */
+  dueAt = 0;
+  /** Its place in Renewal's heap; -1: none. */
+  heapIndex = -1;
+  /** When a failed renewal is tried again; 0: none failed since the last success. */
+  retryAt = 0;
+  /** The extend that is under way. */
+  extending: Promise<unknown> | undefined;
+
+  readonly #keepUntil: number;
+  #state: LeaseState = 'held';
+  #lostReason: LostReason | undefined;
+  #controller: AbortController | undefined;
+  readonly #clock: Clock;
+  readonly #onLost: (lease: Lease, reason: LostReason) => void;
+
+  constructor(grant: LeaseGrant, clock: Clock, onLost: (lease: Lease, reason: LostReason) => void) {
+    this.name = grant.name;
+    this.token = grant.token;
+    this.fencingToken = grant.fencingToken;
+    this.ttl = grant.ttl;
+    this.renew = grant.renew;
+    this.grantedAt = grant.sentAt;
+    this.sentAt = grant.sentAt;
+    this.deadline = validUntil(grant.sentAt, grant.ttl);
+    this.holdUntil = grant.sentAt + grant.maxHold;
+    this.#keepUntil = grant.sentAt + grant.holdAtLeast;
+    this.#clock = clock;
+    this.#onLost = onLost;
+  }
+
+  /** Where the lease stands now. Passing its deadline unseen, it becomes `lost` by being looked at. */
+  get state(): LeaseState {
+    if (this.#state === 'held' || this.#state === 'jeopardy') {
+      const now = this.#clock.now();
+      if (now >= this.deadline) this.lose('expired');
+      else if (now >= this.holdUntil) this.lose('max-hold');
+    }
+    return this.#state;
+  }
+
+  get isHeld(): boolean {
+    const state = this.state;
+    return state === 'held' || state === 'jeopardy';
+  }
+
+  /** How long it's valid without another renewal, in ms. */
+  get remaining(): number {
+    return this.isHeld ? Math.min(this.deadline, this.holdUntil) - this.#clock.now() : 0;
+  }
+
+  /** How the lease was lost, where it was. */
+  get lostReason(): LostReason | undefined {
+    return this.state === 'lost' ? this.#lostReason : undefined;
+  }
+
+  /** Aborts with a {@link LockLostError} when the lease is lost. Made when it's first read. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.state === 'lost') this.#controller.abort(this.lostError());
+    }
+    return this.#controller.signal;
+  }
+
+  lostError(): LockLostError {
+    return new LockLostError(this.name.key, this.#lostReason ?? 'released', this.fencingToken);
+  }
+
+  /** A renewal succeeded that was sent at `sentAt`. */
+  prolong(sentAt: number): void {
+    // `state` first: a reply that comes after the deadline doesn't bring a lost lease back.
+    if (!this.isHeld) return;
+    this.sentAt = sentAt;
+    this.deadline = Math.max(this.deadline, validUntil(sentAt, this.ttl));
+    this.retryAt = 0;
+    this.#state = 'held';
+  }
+
+  /** A renewal is overdue or failed. Whether that's news. */
+  endanger(): boolean {
+    if (this.state !== 'held') return false;
+    this.#state = 'jeopardy';
+    return true;
+  }
+
+  lose(reason: LostReason): void {
+    if (this.#state === 'lost' || this.#state === 'released') return;
+    this.#state = 'lost';
+    this.#lostReason = reason;
+    // The holder first: the clean-up may give the key away.
+    this.#controller?.abort(this.lostError());
+    this.#onLost(this, reason);
+  }
+
+  /** How much longer the key is to stay taken (`holdAtLeast`), in ms. */
+  get keepFor(): number {
+    return Math.max(0, this.#keepUntil - this.#clock.now());
+  }
+
+  /** Ends it as given back. Whether it was still held. */
+  markReleased(): boolean {
+    if (!this.isHeld) return false;
+    this.#state = 'released';
+    return true;
+  }
+}
+
+export type LeaseState = 'held' | 'jeopardy' | 'lost' | 'released';
+
+export interface LeaseGrant {
+  readonly name: LockName;
+  readonly token: string;
+  readonly fencingToken: number;
+  readonly sentAt: number;
+  readonly ttl: number;
+  readonly renew: boolean;
+  readonly maxHold: number;
+  readonly holdAtLeast: number;
+}
+
+/** Clocks of client and server may run this much apart: 1 %, as in the Redlock algorithm. */
+const DRIFT = 0.01;
+/** The server's expiry is precise to 1 ms, and our reading of it may be another off. */
+const DEADLINE_MARGIN = 2;
+
+/**
+ * Up to when a lease is safely ours, given when its command was sent.
+ * @see https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/ (the drift term of Redlock)
+ */
+export function validUntil(sentAt: number, ttl: number): number {
+  return sentAt + ttl * (1 - DRIFT) - DEADLINE_MARGIN;
+}

@@ -1,0 +1,66 @@
+import { LockKeyError } from './errors.js';
+
+/** Keys may come from request data: an unbounded one would be a way to fill Redis' memory. */
+export const LONGEST_KEY_BYTES = 512;
+
+/**
+ * The Redis keys of one lock. Everything of a lock shares the hash tag `{…}`, so that a Cluster keeps it in one slot.
+ *
+ * Two different pairs of prefix and key never share a Redis key: a prefix has no braces, and in the key `%`, `{` and
+ * `}` are escaped, so the first `{` ends the prefix and the only `}` ends the key.
+ */
+export class LockName {
+  /** What the caller calls the lock. */
+  readonly key: string;
+  /** Who holds it, or for whom it's reserved: a string with an expiry. */
+  readonly owner: string;
+
+  private constructor(key: string, owner: string) {
+    this.key = key;
+    this.owner = owner;
+  }
+
+  /**
+   * @throws LockKeyError where the key is no string, is empty, has more than 512 bytes in UTF-8, or holds half of a
+   * surrogate pair (all of which UTF-8 writes alike, so two keys would become one).
+   */
+  static of(prefix: string, key: string): LockName {
+    if (typeof key !== 'string') {
+      throw new LockKeyError(
+        `A lock key is a non-empty string, got ${key === null ? 'null' : typeof key}. Build it from scalar values.`,
+      );
+    }
+    if (key === '') throw new LockKeyError('A lock key is a non-empty string, got an empty one.', key);
+    // A UTF-16 unit is at most three bytes, so that most keys needn't be measured.
+    if (key.length * 3 > LONGEST_KEY_BYTES && Buffer.byteLength(key) > LONGEST_KEY_BYTES) {
+      throw new LockKeyError(
+        `A lock key has at most ${LONGEST_KEY_BYTES} bytes, got ${Buffer.byteLength(key)}. Use an id or a hash instead of the whole value.`,
+        key,
+      );
+    }
+    if (!key.isWellFormed()) {
+      throw new LockKeyError('A lock key is well-formed Unicode, got one with half of a surrogate pair.', key);
+    }
+    return new LockName(key, `${prefix}:{${escape(key)}}`);
+  }
+
+  /** Who waits, in order: a sorted set of tokens by sequence. */
+  get queue(): string {
+    return `${this.owner}:q`;
+  }
+
+  /** What is known of each waiter: a hash from token to how long it lives and how to wake it. */
+  get waiters(): string {
+    return `${this.owner}:w`;
+  }
+
+  /** The last fencing token given: a string with an expiry. */
+  get fence(): string {
+    return `${this.owner}:f`;
+  }
+}
+
+function escape(key: string): string {
+  if (!/[%{}]/.test(key)) return key;
+  return key.replace(/[%{}]/g, (character) => (character === '%' ? '%25' : character === '{' ? '%7B' : '%7D'));
+}

@@ -1,0 +1,465 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+
+import { openBackend } from './backend/open-backend.js';
+import type { LockBackend, LockState } from './backend/lock-backend.js';
+import { heldByCall, heldByCallOn, runHolding } from './call-chain.js';
+import { CleanUp } from './clean-up.js';
+import { type Clock, systemClock, type Timer } from './clock.js';
+import { LockBusyError, LockConfigError, LockTimeoutError, LockUnavailableError, type LostReason } from './errors.js';
+import { LockEmitter, type LockEventName, type LockListener } from './events.js';
+import { Lease, type LeaseGrant, validUntil } from './lease.js';
+import { HeldLock, type Lock, type LockKeeper, type LockReleased } from './lock.js';
+import { LockName } from './lock-name.js';
+import {
+  type LockerOptions,
+  type LockOptions,
+  type OnBusy,
+  type ResolvedLockerOptions,
+  type ResolvedLockOptions,
+  resolveLockerOptions,
+  resolveLockOptions,
+} from './options.js';
+import { Reentry } from './reentry.js';
+import { Renewal } from './renewal.js';
+import { type AcquireRequestOfCaller, unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
+
+/** Options of {@link Locker.acquire}. */
+export interface AcquireOptions extends Omit<LockOptions, 'onBusy'> {
+  /** There is nothing to skip here; a default of `'skip'` counts as `'throw'`. */
+  onBusy?: 'wait' | 'throw';
+  /**
+   * A held lock on the same key: enter it again instead of waiting for its release. Needed only where the call isn't
+   * made below `using`, which passes this on by itself.
+   */
+  within?: Lock;
+}
+
+/** Options of {@link Locker.tryAcquire}, which never waits. */
+export type TryAcquireOptions = Omit<AcquireOptions, 'onBusy' | 'waitTimeout' | 'signal'>;
+
+/** Options of {@link Locker.using}. */
+export interface UsingOptions extends LockOptions {
+  /** @see AcquireOptions.within */
+  within?: Lock;
+}
+
+/**
+ * Distributed locks, without Nest: takes them, holds them, gives them back.
+ *
+ *     open ──stopGranting()──▶ draining ──close()──▶ closed
+ *
+ * While draining, only calls that already hold a lock are granted more, so that they can finish.
+ *
+ * A key is tried for by the `WaitQueue` of its name; a grant becomes a `Lease`, watched by the one `Renewal`; what
+ * a caller gets is a `Lock` on that lease. Whatever may be left at the backend is undone by the one `CleanUp`.
+ */
+export class Locker {
+  readonly #options: ResolvedLockerOptions;
+  readonly #backend: LockBackend;
+  readonly #clock: Clock;
+  readonly #events = new LockEmitter();
+  readonly #cleanUp: CleanUp;
+  readonly #renewal: Renewal;
+  readonly #queues = new Map<string, WaitQueue>();
+  readonly #context: WaitQueueContext;
+  readonly #keeper: LockKeeper;
+  /** Those who wait to enter a lock again, so that closing can refuse them. */
+  readonly #reentries = new Set<Reentry<AcquireRequestOfCaller>>();
+  readonly #tokenPrefix = randomBytes(9).toString('base64url');
+  #state: 'open' | 'draining' | 'closed' = 'open';
+  #closing: Promise<void> | undefined;
+  /** How many single tries are under way. */
+  #tries = 0;
+  #onSettled: (() => void) | undefined;
+
+  /**
+   * @throws LockConfigError that names the option, its value and the remedy.
+   */
+  constructor(options: LockerOptions, parts: LockerParts = {}) {
+    this.#options = resolveLockerOptions(options);
+    this.#clock = parts.clock ?? systemClock;
+    const random = parts.random ?? Math.random;
+    const { commandTimeout } = this.#options;
+    this.#backend = parts.backend ?? openBackend(this.#options, this.#clock, this.#events);
+    this.#cleanUp = new CleanUp(this.#backend, this.#clock, random);
+    this.#renewal = new Renewal(this.#backend, this.#clock, random, this.#events);
+    const stands = new Map<string, WaitQueue>();
+    this.#context = {
+      backend: this.#backend,
+      clock: this.#clock,
+      random,
+      events: this.#events,
+      cleanUp: this.#cleanUp,
+      commandTimeout,
+      stands,
+      newToken: () => this.#newToken(),
+    };
+    this.#backend.wakeUp.onWake((token) => {
+      if (token === undefined) for (const queue of this.#queues.values()) queue.wake();
+      else stands.get(token)?.wake();
+    });
+    this.#keeper = {
+      release: (lock) => this.#release(lock),
+      extend: (lease) => this.#extend(lease),
+      newReentry: () => this.#newReentry(),
+    };
+  }
+
+  /**
+   * Waits for the first connection. Whether it's there; calls fail with `LockUnavailableError` until it is.
+   * @throws LockUnavailableError with `requireConnection: true`, if Redis can't be reached.
+   */
+  async connect(): Promise<boolean> {
+    const outcome = await this.#backend.connect();
+    if (outcome.kind === 'connected') return true;
+    if (this.#options.requireConnection) throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
+    return false;
+  }
+
+  /**
+   * Runs a function under a lock: takes it, runs, gives it back. Calls below the function may take the same key again.
+   *
+   * The function's own result and exception come through untouched; a release that fails is an event. With
+   * `onBusy: 'skip'`, and the key held by another, the function isn't run and the result is `undefined`.
+   *
+   * @throws LockTimeoutError, LockBusyError, LockUnavailableError, LockKeyError, LockConfigError, or the signal's reason:
+   * the function was not run. LockLostError: it ran to its end, but the lock was lost before that.
+   *
+   * @example
+   * await locks.using('stock:42', async (lock) => {
+   *   await save({ fence: lock.fencingToken });
+   * });
+   * await locks.using('report', { onBusy: 'skip' }, () => report());
+   */
+  using<T>(key: string, work: (lock: Lock) => T | PromiseLike<T>): Promise<T>;
+  using<T>(
+    key: string,
+    options: UsingOptions & { onBusy: 'skip' },
+    work: (lock: Lock) => T | PromiseLike<T>,
+  ): Promise<T | undefined>;
+  using<T>(key: string, options: UsingOptions, work: (lock: Lock) => T | PromiseLike<T>): Promise<T>;
+  async using<T>(
+    key: string,
+    optionsOrWork: UsingOptions | ((lock: Lock) => T | PromiseLike<T>),
+    givenWork?: (lock: Lock) => T | PromiseLike<T>,
+  ): Promise<T | undefined> {
+    const [options, work] =
+      typeof optionsOrWork === 'function' ? [undefined, optionsOrWork] : [optionsOrWork, givenWork];
+    if (typeof work !== 'function') {
+      throw new LockConfigError('Expected a function to run under the lock: using(key, work) or using(key, options, work).');
+    }
+    const lock = await this.#take(key, options, (onBusy) => onBusy);
+    if (lock === undefined) return undefined;
+    let result: T;
+    try {
+      result = await runHolding(lock, this.#keeper, () => work(lock));
+    } catch (error) {
+      await lock.release();
+      throw error;
+    }
+    // Asked before the release: what the release finds is no longer the work's business.
+    const lost = lock.state === 'lost';
+    await lock.release();
+    if (lost) throw lock.lostError();
+    return result;
+  }
+
+  /**
+   * Takes a lock that the caller gives back: with `await using`, or `release()` in a `finally`.
+   *
+   * @throws LockTimeoutError: held by others for the whole `waitTimeout`. LockBusyError: with `onBusy: 'throw'`.
+   * LockUnavailableError: Redis can't be asked. LockKeyError, LockConfigError: the arguments. The signal's reason, once
+   * it aborts. The call ends within `waitTimeout` plus `commandTimeout`, whatever Redis does.
+   *
+   * @example
+   * await using lock = await locks.acquire('stock:42', { waitTimeout: '2s', signal });
+   */
+  async acquire(key: string, options?: AcquireOptions): Promise<Lock> {
+    const lock = await this.#take(key, options, (onBusy) => (onBusy === 'wait' ? 'wait' : 'throw'));
+    // Only a caller that skips comes back without one.
+    return lock as HeldLock;
+  }
+
+  /**
+   * Takes a lock if it's free at this moment and nobody waits for it; else gives `null`.
+   * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   *
+   * @example
+   * const lock = await locks.tryAcquire('stock:42');
+   * if (lock !== null) await lock.release();
+   */
+  async tryAcquire(key: string, options?: TryAcquireOptions): Promise<Lock | null> {
+    return (await this.#take(key, options, () => 'skip')) ?? null;
+  }
+
+  /**
+   * Who holds a key, and who waits for it.
+   * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   */
+  async query(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
+    const { prefix } = resolveLockOptions(options, this.#options.defaults);
+    const outcome = await this.#backend.query(LockName.of(prefix, key));
+    if (outcome.kind === 'unavailable') throw unavailableError(key, outcome);
+    return outcome.state;
+  }
+
+  /** The lock under which the running call was started by `using`, if it's still held: the innermost, or that on `key`. */
+  current(key?: string): Lock | undefined {
+    for (const lock of heldByCall(this.#keeper)) {
+      if (key === undefined || lock.key === key) return lock;
+    }
+    return undefined;
+  }
+
+  /** Listens to an event; returns the function that stops it. A listener that throws affects nothing. */
+  on<N extends LockEventName>(name: N, listener: LockListener<N>): () => void {
+    return this.#events.on(name, listener);
+  }
+
+  /**
+   * Grants no more locks, except to calls that hold one already and need another to finish. Who waits is refused
+   * with LockUnavailableError (`shutting-down`).
+   */
+  stopGranting(): void {
+    if (this.#state !== 'open') return;
+    this.#state = 'draining';
+    this.#refuseWaiting((request) => request.heldKeys.length === 0);
+  }
+
+  /**
+   * Stops granting, lets holders finish for up to `drainTimeout`, takes the locks of the others from them (their
+   * signal aborts), and closes what the locker opened.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.stopGranting();
+    await this.#until(() => this.#renewal.size === 0, this.#options.drainTimeout);
+    this.#state = 'closed';
+    this.#refuseWaiting(() => true);
+    for (const lease of this.#renewal.leases) lease.lose('shutdown');
+    this.#renewal.stop();
+    // What is under way ends by its own command timeout; what it leaves is cleaned up while the connection is there.
+    await this.#until(() => this.#queues.size === 0 && this.#tries === 0, 2 * this.#options.commandTimeout);
+    await this.#cleanUp.close();
+    await this.#backend.close();
+    this.#events.clear();
+  }
+
+  #refuseWaiting(which: (request: AcquireRequestOfCaller) => boolean): void {
+    const refusal = ({ key }: AcquireRequestOfCaller) => new LockUnavailableError(key, 'shutting-down');
+    for (const queue of [...this.#queues.values()]) queue.refuse(which, refusal);
+    for (const reentry of this.#reentries) reentry.refuse(which, refusal);
+  }
+
+  /** Ends when the condition holds, or after the timeout. Looked at whenever a lease, a queue or a try ends. */
+  async #until(condition: () => boolean, timeout: number): Promise<void> {
+    if (condition()) return;
+    let timer: Timer | undefined;
+    await new Promise<void>((resolve) => {
+      timer = this.#clock.after(timeout, resolve);
+      this.#onSettled = () => condition() && resolve();
+    });
+    timer?.cancel();
+    this.#onSettled = undefined;
+  }
+
+  /** The lock, or `undefined` where the key is busy and the caller skips. */
+  async #take(key: string, options: UsingOptions | undefined, onBusyOf: (given: OnBusy) => OnBusy): Promise<HeldLock | undefined> {
+    const since = this.#clock.now();
+    const { within, ...lockOptions } = options ?? {};
+    const { defaults } = this.#options;
+    const resolved = options === undefined ? defaults : resolveLockOptions(lockOptions, defaults);
+    const onBusy = onBusyOf(resolved.onBusy);
+    const name = LockName.of(resolved.prefix, key);
+    resolved.signal?.throwIfAborted();
+
+    const heldKeys = this.#heldKeys();
+    if (this.#state === 'closed' || (this.#state === 'draining' && heldKeys.length === 0)) {
+      throw new LockUnavailableError(key, 'shutting-down');
+    }
+    const request: AcquireRequestOfCaller = {
+      key,
+      options: resolved,
+      since,
+      deadline: since + resolved.waitTimeout,
+      signal: resolved.signal,
+      heldKeys,
+      announced: false,
+    };
+    for (let outer = this.#outer(name, within); outer !== undefined; outer = this.#outer(name, within)) {
+      const outcome = onBusy === 'wait' ? await outer.reentry.enter(request) : outer.reentry.tryEnter();
+      if (outcome === 'busy') return this.#busy(key, outer.remaining, onBusy);
+      if (outcome === 'entered') {
+        if (outer.isHeld) return new HeldLock(outer.lease, this.#keeper, outer);
+        // Lost while it waited: whoever is behind it learns the same.
+        outer.reentry.leave();
+      }
+    }
+
+    if (onBusy === 'wait') return this.#lockOn(await this.#queueOf(name).enter(request), since);
+    const grant = await this.#tryOnce(name, resolved);
+    return grant.kind === 'busy' ? this.#busy(key, grant.remaining, onBusy) : this.#lockOn(grant, since);
+  }
+
+  #heldKeys(): readonly string[] {
+    let keys: string[] | undefined;
+    for (const lock of heldByCall(this.#keeper)) (keys ??= []).push(lock.key);
+    return keys === undefined ? NO_KEYS : [...new Set(keys)];
+  }
+
+  /** The lock that this call may enter again: the one it names, or the one it was started under. */
+  #outer(name: LockName, within: Lock | undefined): HeldLock | undefined {
+    if (within === undefined) return heldByCallOn(this.#keeper, name);
+    if (!(within instanceof HeldLock) || within.lease.name.owner !== name.owner) {
+      throw new LockConfigError(
+        `Expected option \`within\` to be a lock that this service gave for the same key and prefix, got ${
+          within instanceof HeldLock ? `one on '${within.key}'` : 'something else'
+        }.`,
+        'within',
+        within,
+      );
+    }
+    within.assertHeld();
+    return within;
+  }
+
+  #busy(key: string, remaining: number | undefined, onBusy: OnBusy): undefined {
+    this.#events.emit('busy', () => ({ key, remaining }));
+    if (onBusy === 'throw') throw new LockBusyError(key, remaining);
+    return undefined;
+  }
+
+  #queueOf(name: LockName): WaitQueue {
+    let queue = this.#queues.get(name.owner);
+    if (queue === undefined) {
+      queue = new WaitQueue(name, this.#context, () => {
+        this.#queues.delete(name.owner);
+        this.#onSettled?.();
+      });
+      this.#queues.set(name.owner, queue);
+    }
+    return queue;
+  }
+
+  async #tryOnce(name: LockName, options: ResolvedLockOptions): Promise<({ kind: 'granted' } & LeaseGrant) | Busy> {
+    // It never jumps a queue: not the one at the backend, and not the one in this process.
+    if (this.#queues.get(name.owner)?.contended) return { kind: 'busy', remaining: undefined };
+    this.#tries += 1;
+    try {
+      // Twice, because a reply that says "late" has set our idea of the server's clock right.
+      for (let attempt = 0; attempt < 2; attempt += 1) {
+        const held = { name, token: this.#newToken(), ttl: options.ttl };
+        const notAfter = this.#clock.now() + this.#options.commandTimeout;
+        const outcome = await this.#backend.tryAcquire({ ...held, notAfter, place: undefined });
+        switch (outcome.kind) {
+          case 'granted':
+            if (this.#clock.now() < validUntil(outcome.sentAt, options.ttl)) return { ...options, ...held, ...outcome };
+            this.#cleanUp.cancel(held);
+            break;
+          case 'busy':
+            return outcome;
+          case 'late':
+            break;
+          case 'unavailable':
+            if (outcome.mayHaveRun) this.#cleanUp.cancel(held, notAfter);
+            throw unavailableError(name.key, outcome);
+        }
+      }
+      throw new LockUnavailableError(name.key, 'no-answer');
+    } finally {
+      this.#tries -= 1;
+      this.#onSettled?.();
+    }
+  }
+
+  #lockOn(grant: LeaseGrant, since: number): HeldLock {
+    const lease = new Lease(grant, this.#clock, (lost, reason) => this.#onLost(lost, reason));
+    this.#renewal.watch(lease);
+    const lock = new HeldLock(lease, this.#keeper);
+    this.#events.emit('acquired', () => ({
+      key: lock.key,
+      fencingToken: lock.fencingToken,
+      waited: this.#clock.now() - since,
+    }));
+    return lock;
+  }
+
+  #onLost(lease: Lease, reason: LostReason): void {
+    this.#renewal.unwatch(lease);
+    // Nobody works under it any more, so the next need not wait for the server's expiry.
+    if (reason !== 'taken') this.#cleanUp.cancel(lease);
+    this.#events.emit('lost', () => ({ key: lease.name.key, fencingToken: lease.fencingToken, reason }));
+    this.#onSettled?.();
+  }
+
+  async #extend(lease: Lease): Promise<void> {
+    const outcome = await this.#renewal.renewNow(lease);
+    if (outcome?.kind === 'unavailable') throw unavailableError(lease.name.key, outcome);
+  }
+
+  async #release(lock: HeldLock): Promise<LockReleased> {
+    const { lease, parent } = lock;
+    const reentry = lock.endReentry();
+    if (reentry !== undefined) this.#reentries.delete(reentry);
+    parent?.reentry.leave();
+    lease.locks -= 1;
+    if (lease.locks > 0) return lease.isHeld ? 'released' : 'lost';
+
+    if (!lease.markReleased()) return 'lost';
+    this.#renewal.unwatch(lease);
+    // A renewal that arrives after the release changes nothing at the backend, but it would after a new acquire of the
+    // same token, and it must not report on a lease that is gone.
+    if (lease.extending !== undefined) await lease.extending;
+    const release = () => ({ name: lease.name, token: lease.token, ttl: lease.ttl, keepFor: Math.ceil(lease.keepFor) });
+    const request = release();
+    const outcome = await this.#backend.release(request);
+    this.#onSettled?.();
+    const { key } = lease.name;
+    const { fencingToken } = lease;
+    switch (outcome.kind) {
+      case 'released':
+        this.#events.emit('released', () => ({
+          key,
+          fencingToken,
+          held: this.#clock.now() - lease.grantedAt,
+          kept: request.keepFor,
+        }));
+        return 'released';
+      case 'taken':
+        this.#events.emit('lost', () => ({ key, fencingToken, reason: 'taken' }));
+        return 'lost';
+      case 'unavailable':
+        this.#cleanUp.release(release);
+        this.#events.emit('releaseFailed', () => ({ key, fencingToken, cause: outcome.cause }));
+        return 'unconfirmed';
+    }
+  }
+
+  #newReentry(): Reentry<AcquireRequestOfCaller> {
+    const reentry = new Reentry<AcquireRequestOfCaller>(
+      this.#clock,
+      ({ key, since, heldKeys }) => new LockTimeoutError(key, this.#clock.now() - since, heldKeys),
+    );
+    this.#reentries.add(reentry);
+    return reentry;
+  }
+
+  #newToken(): string {
+    return `${this.#tokenPrefix}.${randomUUID()}`;
+  }
+}
+
+const NO_KEYS: readonly string[] = [];
+
+type Busy = { kind: 'busy'; remaining: number | undefined };
+
+/** What tests and simulations bring of their own. */
+export interface LockerParts {
+  readonly backend?: LockBackend;
+  readonly clock?: Clock;
+  readonly random?: () => number;
+}

@@ -1,0 +1,269 @@
+import type { Cluster, Redis, RedisOptions } from 'ioredis';
+
+import { type Duration, LONGEST_DURATION, millisecondsOf } from './duration.js';
+import { LockConfigError } from './errors.js';
+
+/**
+ * What to do when another holds the key: wait for up to `waitTimeout`, skip the guarded work (it isn't run, the
+ * call gives `undefined`), or throw {@link LockBusyError} at once.
+ */
+export type OnBusy = 'wait' | 'skip' | 'throw';
+
+/** How a lock is taken and held. Given per module as defaults, and per call. */
+export interface LockOptions {
+  /**
+   * How long the lock outlives a holder that stops renewing it (crashed, cut off), 100 ms at least. With `renew`
+   * the holder may work for longer than this; without, it must be done by then.
+   * @default '10s'
+   */
+  ttl?: Duration;
+  /**
+   * How long a caller waits while others hold the key.
+   * @default '10s'
+   */
+  waitTimeout?: Duration;
+  /** @default 'wait' */
+  onBusy?: OnBusy;
+  /**
+   * Whether the lease is renewed, at a third of its ttl, for as long as it's held.
+   * @default true
+   */
+  renew?: boolean;
+  /**
+   * How long the key stays taken at least, from its acquisition, even when the work is done sooner. For cron jobs:
+   * longer than the replicas' clocks differ, so that a tick isn't run twice.
+   * @default none
+   */
+  holdAtLeast?: Duration;
+  /**
+   * How long the lock may be held at most: a stuck holder then loses it, however well it renews.
+   * @default none
+   */
+  maxHold?: Duration;
+  /** Cancels the waiting: the call rejects with the signal's reason. A lock that is already held isn't affected. */
+  signal?: AbortSignal;
+  /**
+   * What the lock's Redis keys begin with. Two applications exclude each other only under one prefix.
+   * @default 'lock'
+   */
+  prefix?: string;
+}
+
+/**
+ * Where the locks are kept: a URL (`redis://` or `rediss://`), ioredis options, an ioredis instance or Cluster of the
+ * application's (it's duplicated, never used or closed by us), or `'memory'`: this process alone.
+ */
+export type LockConnection = string | RedisOptions | Redis | Cluster;
+
+/** What a {@link Locker} is made with: where it finds Redis, and the defaults of every lock it takes. */
+export interface LockerOptions extends Omit<LockOptions, 'signal'> {
+  connection: LockConnection;
+  /**
+   * How long one Redis command may take before its outcome counts as unknown.
+   * @default '1s'
+   */
+  commandTimeout?: Duration;
+  /**
+   * Whether `connect()` (in Nest: the boot) fails while Redis can't be reached. By default it succeeds, says so by
+   * an event, and calls fail with `LockUnavailableError` until Redis is there.
+   * @default false
+   */
+  requireConnection?: boolean;
+  /**
+   * How long `close()` lets holders finish before it takes their locks from them.
+   * @default '10s'
+   */
+  drainTimeout?: Duration;
+  /**
+   * How this process is called where a lock's holder is shown.
+   * @default the process title's file name
+   */
+  application?: string;
+}
+
+/** {@link LockOptions} with every default filled in and every duration in ms. */
+export interface ResolvedLockOptions {
+  readonly ttl: number;
+  readonly waitTimeout: number;
+  readonly onBusy: OnBusy;
+  readonly renew: boolean;
+  /** 0: none. */
+  readonly holdAtLeast: number;
+  /** Infinity: none. */
+  readonly maxHold: number;
+  readonly signal: AbortSignal | undefined;
+  readonly prefix: string;
+}
+
+export interface ResolvedLockerOptions {
+  readonly connection: LockConnection;
+  readonly defaults: ResolvedLockOptions;
+  readonly commandTimeout: number;
+  readonly requireConnection: boolean;
+  readonly drainTimeout: number;
+  readonly application: string | undefined;
+}
+
+/** Below this, timers and the network are too coarse for a renewal to come in time. */
+export const SHORTEST_TTL = 100;
+
+const DEFAULTS: ResolvedLockOptions = {
+  ttl: 10_000,
+  waitTimeout: 10_000,
+  onBusy: 'wait',
+  renew: true,
+  holdAtLeast: 0,
+  maxHold: Number.POSITIVE_INFINITY,
+  signal: undefined,
+  prefix: 'lock',
+};
+
+const DEFAULT_COMMAND_TIMEOUT = 1_000;
+const DEFAULT_DRAIN_TIMEOUT = 10_000;
+
+type Check = (option: string, value: unknown) => unknown;
+
+const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: Check } = {
+  ttl: (option, value) => duration(option, value, SHORTEST_TTL),
+  waitTimeout: (option, value) =>
+    duration(option, value, 1, "To not wait at all, use tryAcquire, or onBusy: 'skip' or 'throw'."),
+  onBusy: (option, value) => oneOf(option, value, ['wait', 'skip', 'throw']),
+  renew: boolean,
+  holdAtLeast: (option, value) => duration(option, value, 1, 'For none, leave it out.'),
+  maxHold: (option, value) => duration(option, value, SHORTEST_TTL, 'For no limit, leave it out.'),
+  signal: abortSignal,
+  prefix,
+};
+
+const LOCKER_OPTION_CHECKS = {
+  connection,
+  commandTimeout: (option: string, value: unknown) => duration(option, value, 10),
+  requireConnection: boolean,
+  drainTimeout: (option: string, value: unknown) => duration(option, value, 1),
+  application,
+} satisfies Record<Exclude<keyof LockerOptions, keyof LockOptions>, Check>;
+
+/**
+ * Fills a call's options up from the defaults.
+ * @throws LockConfigError that names the option, its value and the remedy.
+ */
+export function resolveLockOptions(
+  options: LockOptions | undefined,
+  defaults: ResolvedLockOptions = DEFAULTS,
+): ResolvedLockOptions {
+  if (options === undefined) return defaults;
+  return { ...defaults, ...checked(options, LOCK_OPTION_CHECKS, 'lock options') };
+}
+
+/** @throws LockConfigError that names the option, its value and the remedy. */
+export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOptions {
+  const { signal: _perCallOnly, ...perLock } = LOCK_OPTION_CHECKS;
+  const given = checked(options, { ...perLock, ...LOCKER_OPTION_CHECKS }, 'module options');
+  if (given.connection === undefined) {
+    throw invalid('connection', undefined, "a URL, ioredis options, an ioredis instance, or 'memory'");
+  }
+  const { connection: where, commandTimeout, requireConnection, drainTimeout, application: name, ...defaults } = given;
+  const resolved: ResolvedLockerOptions = {
+    connection: where as LockConnection,
+    defaults: { ...DEFAULTS, ...defaults },
+    commandTimeout: (commandTimeout as number | undefined) ?? DEFAULT_COMMAND_TIMEOUT,
+    requireConnection: (requireConnection as boolean | undefined) ?? false,
+    drainTimeout: (drainTimeout as number | undefined) ?? DEFAULT_DRAIN_TIMEOUT,
+    application: name as string | undefined,
+  };
+  return resolved;
+}
+
+function checked(options: unknown, checks: Record<string, Check>, what: string): Record<string, unknown> {
+  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
+    throw new LockConfigError(`Expected ${what} as an object, got ${shown(options)}.`, undefined, options);
+  }
+  const result: Record<string, unknown> = {};
+  for (const [option, value] of Object.entries(options)) {
+    // Inherited names such as `constructor` would otherwise find a function of Object's.
+    const check = Object.hasOwn(checks, option) ? checks[option] : undefined;
+    if (check === undefined) {
+      throw new LockConfigError(
+        `Unknown option \`${option}\` in the ${what}. Known are: ${Object.keys(checks).join(', ')}.`,
+        option,
+        value,
+      );
+    }
+    if (value !== undefined) result[option] = check(option, value);
+  }
+  return result;
+}
+
+function duration(option: string, value: unknown, least: number, hint = ''): number {
+  const milliseconds = millisecondsOf(value);
+  if (milliseconds === undefined || milliseconds < least || milliseconds > LONGEST_DURATION) {
+    throw invalid(
+      option,
+      value,
+      `a duration from ${least} ms to ${LONGEST_DURATION} ms, as a number of milliseconds or a text like '30s'`,
+      hint,
+    );
+  }
+  return milliseconds;
+}
+
+function boolean(option: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw invalid(option, value, 'true or false');
+  return value;
+}
+
+function oneOf(option: string, value: unknown, allowed: readonly string[]): unknown {
+  if (!allowed.includes(value as string)) throw invalid(option, value, `one of ${allowed.map((a) => `'${a}'`).join(', ')}`);
+  return value;
+}
+
+function abortSignal(option: string, value: unknown): AbortSignal {
+  // By shape: a signal of another realm (a test runner's sandbox, a polyfill) is as good.
+  const signal = value as Partial<AbortSignal> | null;
+  if (typeof signal !== 'object' || typeof signal?.aborted !== 'boolean' || typeof signal.addEventListener !== 'function') {
+    throw invalid(option, value, 'an AbortSignal', 'Pass `controller.signal`, not the controller.');
+  }
+  return signal as AbortSignal;
+}
+
+function prefix(option: string, value: unknown): string {
+  if (typeof value !== 'string' || !/^[^{}\s]{1,128}$/u.test(value) || !value.isWellFormed()) {
+    // A brace would move the Cluster hash tag, and two locks could share a Redis key.
+    throw invalid(option, value, 'a text of 1 to 128 characters without braces or white space');
+  }
+  return value;
+}
+
+function application(option: string, value: unknown): string {
+  if (typeof value !== 'string' || value === '' || value.length > 100) {
+    throw invalid(option, value, 'a text of 1 to 100 characters');
+  }
+  return value;
+}
+
+function connection(option: string, value: unknown): unknown {
+  if (value === 'memory') return value;
+  if (typeof value === 'string' ? /^rediss?:\/\/./.test(value) : typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    return value;
+  }
+  throw invalid(
+    option,
+    value,
+    "a URL that begins with redis:// or rediss://, ioredis options, an ioredis instance or Cluster, or 'memory'",
+  );
+}
+
+function invalid(option: string, value: unknown, expected: string, hint = ''): LockConfigError {
+  return new LockConfigError(
+    `Expected option \`${option}\` to be ${expected}, got ${shown(value)}.${hint === '' ? '' : ` ${hint}`}`,
+    option,
+    value,
+  );
+}
+
+function shown(value: unknown): string {
+  if (typeof value === 'string') return `'${value.slice(0, 60)}'`;
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object';
+  if (typeof value === 'function') return 'a function';
+  return String(value);
+}

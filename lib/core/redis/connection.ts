@@ -1,0 +1,244 @@
+import { Cluster, Redis, type RedisOptions } from 'ioredis';
+
+import type { Unavailable } from '../backend/lock-backend.js';
+import type { Clock, Timer } from '../clock.js';
+import { LockUnavailableError } from '../errors.js';
+import type { LockEmitter } from '../events.js';
+import type { LockConnection } from '../options.js';
+import type { Script } from './script.js';
+
+export type RedisClient = Redis | Cluster;
+
+const LONGEST_RECONNECT_DELAY = 1_000;
+
+/**
+ * Settings of every connection that is ours. ioredis' defaults are made for data that may be written twice or late;
+ * a lock that is taken twice or late is a lock that nobody owns.
+ */
+function safeOptions(commandTimeout: number): SafeOptions {
+  return {
+    // A command that can't be sent now fails now, instead of running when its caller has long given up.
+    enableOfflineQueue: false,
+    // One that was cut off isn't sent again behind our back: it may have run.
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    commandTimeout,
+    connectTimeout: Math.max(commandTimeout, 2_000),
+    // Never gives up: the process lives longer than the outage.
+    retryStrategy: (times) => Math.min(25 * 2 ** Math.min(times, 10), LONGEST_RECONNECT_DELAY) * (0.5 + Math.random() / 2),
+    // A master that was demoted says READONLY; only a new connection finds the new master.
+    reconnectOnError: (error) => error.message.startsWith('READONLY'),
+    autoResubscribe: false,
+    enableAutoPipelining: false,
+    enableReadyCheck: true,
+    lazyConnect: false,
+    // The library writes the whole key itself, channels included.
+    keyPrefix: '',
+    stringNumbers: false,
+    replyMapping: 'legacy',
+    readOnly: false,
+  };
+}
+
+/** `replyMapping` came with ioredis 6; 5 ignores it. */
+type SafeOptions = RedisOptions & { replyMapping: 'legacy' };
+
+/**
+ * Where and how we connect: what is ours is opened here with safe settings, what is the caller's is only duplicated.
+ * Opens as many connections as asked for, all alike.
+ */
+export class ConnectionSource {
+  readonly #where: Exclude<LockConnection, 'memory'>;
+  readonly #commandTimeout: number;
+
+  constructor(where: Exclude<LockConnection, 'memory'>, commandTimeout: number) {
+    this.#where = where;
+    this.#commandTimeout = commandTimeout;
+  }
+
+  get isCluster(): boolean {
+    return isCluster(this.#where);
+  }
+
+  /**
+   * Whether PUBLISH tells how many subscribers there are: only where all of them are on the one server. Behind
+   * Sentinel a subscriber may be on a replica for a while, after a failover.
+   */
+  get countsReceivers(): boolean {
+    return !this.isCluster && !this.#options().sentinels;
+  }
+
+  /** What the caller's connection puts before every key; ours must as well, or an ACL may refuse us. */
+  get keyPrefix(): string {
+    return this.#options().keyPrefix ?? '';
+  }
+
+  open(): RedisClient {
+    const safe = safeOptions(this.#commandTimeout);
+    const where = this.#where;
+    if (typeof where === 'string') return new Redis(where, safe);
+    if (isCluster(where)) {
+      return where.duplicate([], {
+        redisOptions: { ...where.options.redisOptions, ...safe },
+        enableOfflineQueue: false,
+        enableAutoPipelining: false,
+        lazyConnect: false,
+        keyPrefix: '',
+        clusterRetryStrategy: safe.retryStrategy as (times: number) => number,
+      });
+    }
+    if (isRedis(where)) return where.duplicate(safe);
+    return new Redis({ ...where, ...safe });
+  }
+
+  #options(): RedisOptions {
+    const where = this.#where;
+    if (typeof where === 'string') return {};
+    if (isCluster(where)) return { ...where.options.redisOptions, ...(where.options.keyPrefix && { keyPrefix: where.options.keyPrefix }) };
+    return isRedis(where) ? where.options : where;
+  }
+}
+
+// By shape, since the application may bring another copy of ioredis than ours.
+function isRedis(value: unknown): value is Redis {
+  return typeof (value as Partial<Redis>).duplicate === 'function';
+}
+
+function isCluster(value: unknown): value is Cluster {
+  return typeof value === 'object' && isRedis(value) && (value as { isCluster?: unknown }).isCluster === true;
+}
+
+/**
+ * The connection for commands.
+ *
+ *     connecting ──ready──▶ ready ──closed──▶ reconnecting ──ready──▶ ready …
+ *          └──────closed──▶ reconnecting
+ *
+ * While connecting for the first time, a command waits for it, up to the command timeout. While reconnecting it fails
+ * at once. Every outcome is a value: a reply, or why there's none and whether the command may have run.
+ */
+export class Connection {
+  readonly client: RedisClient;
+  #state: 'connecting' | 'ready' | 'reconnecting' = 'connecting';
+  #lastError: unknown;
+  /** Whether an outage has been told of. */
+  #told = false;
+  readonly #isCluster: boolean;
+  readonly #firstOutcome: Promise<void>;
+
+  constructor(
+    source: ConnectionSource,
+    private readonly commandTimeout: number,
+    private readonly clock: Clock,
+    events: LockEmitter,
+    onReady: () => void,
+  ) {
+    this.#isCluster = source.isCluster;
+    this.client = source.open();
+    this.#firstOutcome = new Promise((resolve) => {
+      this.client.on('ready', () => {
+        this.#state = 'ready';
+        this.#lastError = undefined;
+        if (this.#told) events.emit('available', () => ({}));
+        this.#told = false;
+        onReady();
+        resolve();
+      });
+      this.client.on('close', () => {
+        this.#state = 'reconnecting';
+        if (!this.#told) {
+          this.#told = true;
+          const error = new LockUnavailableError(undefined, 'unreachable', this.#lastError);
+          events.emit('unavailable', () => ({ error }));
+        }
+        resolve();
+      });
+    });
+    // Without a listener ioredis prints every failed try to connect.
+    this.client.on('error', (error: unknown) => (this.#lastError = error));
+  }
+
+  /** Waits until it's known whether there's a server: ready, refused, or the time is up. */
+  async connect(): Promise<{ kind: 'connected' } | Unavailable> {
+    if (this.#state === 'connecting') await this.#within(this.commandTimeout, this.#firstOutcome);
+    return this.#state === 'ready' ? { kind: 'connected' } : this.#unreachable();
+  }
+
+  /** Runs a script. `sentAt`: local time just before it was written. */
+  async run<K extends readonly string[], A extends readonly (string | number)[], R>(
+    script: Script<K, A, R>,
+    keys: K,
+    args: A,
+  ): Promise<Replied<R> | Unavailable> {
+    return this.#send(() => script.run(this.client, keys, args));
+  }
+
+  /** The server's clock, as seconds and microseconds. */
+  async time(): Promise<Replied<[number, number]> | Unavailable> {
+    return this.#send(async () => {
+      const [seconds, microseconds] = await this.client.time();
+      return [Number(seconds), Number(microseconds)];
+    });
+  }
+
+  close(): void {
+    this.client.removeAllListeners('close');
+    this.client.disconnect();
+  }
+
+  async #send<R>(command: () => Promise<R>): Promise<Replied<R> | Unavailable> {
+    if (this.#state !== 'ready') {
+      const connected = await this.connect();
+      if (connected.kind === 'unavailable') return connected;
+    }
+    const sentAt = this.clock.now();
+    try {
+      // A Cluster client follows redirections and retries by itself, each with a timeout of its own; this bounds them all.
+      const reply = this.#isCluster ? await this.#bounded(command()) : await command();
+      return { kind: 'reply', reply, sentAt, receivedAt: this.clock.now() };
+    } catch (error) {
+      return this.#failed(error);
+    }
+  }
+
+  async #bounded<R>(reply: Promise<R>): Promise<R> {
+    const timedOut = Symbol();
+    const outcome = await this.#within(this.commandTimeout, reply, timedOut);
+    if (outcome === timedOut) {
+      reply.catch(() => {});
+      throw new Error('Command timed out');
+    }
+    return outcome as R;
+  }
+
+  async #within<T, F>(timeout: number, work: Promise<T>, otherwise?: F): Promise<T | F | undefined> {
+    let timer: Timer | undefined;
+    const timeUp = new Promise<F | undefined>((resolve) => {
+      timer = this.clock.after(timeout, () => resolve(otherwise));
+    });
+    try {
+      return await Promise.race([work, timeUp]);
+    } finally {
+      timer?.cancel();
+    }
+  }
+
+  #failed(error: unknown): Unavailable {
+    const { name, message } = error instanceof Error ? error : { name: '', message: '' };
+    // What ioredis refuses to send with the offline queue off has surely not run.
+    if (message.includes('enableOfflineQueue')) return this.#unreachable();
+    const reason = name === 'ReplyError' ? 'refused' : 'no-answer';
+    return { kind: 'unavailable', reason, cause: error, mayHaveRun: true };
+  }
+
+  #unreachable(): Unavailable {
+    return { kind: 'unavailable', reason: 'unreachable', cause: this.#lastError, mayHaveRun: false };
+  }
+}
+
+export interface Replied<R> {
+  readonly kind: 'reply';
+  readonly reply: R;
+  readonly sentAt: number;
+  readonly receivedAt: number;
+}

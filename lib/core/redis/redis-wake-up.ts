@@ -1,0 +1,90 @@
+import type { Clock } from '../clock.js';
+import type { WakeUp } from '../wake-up.js';
+import type { ConnectionSource, RedisClient } from './connection.js';
+
+/**
+ * Wake-ups over a subscriber connection of its own, opened when the first caller has to wait and kept from then on:
+ * one channel for the whole process, on which a release publishes the token of the waiter that it woke.
+ */
+export class RedisWakeUp implements WakeUp {
+  readonly channel: string;
+  #client: RedisClient | undefined;
+  #listening = false;
+  /** The server won't let us subscribe (ACL): there's only polling. */
+  #refused = false;
+  #closed = false;
+  #listener: (token: string | undefined) => void = () => {};
+  readonly #subscribers = new Set<() => void>();
+
+  constructor(
+    private readonly source: ConnectionSource,
+    channel: string,
+    private readonly clock: Clock,
+    private readonly timeout: number,
+  ) {
+    this.channel = channel;
+  }
+
+  get listening(): boolean {
+    return this.#listening;
+  }
+
+  onWake(listener: (token: string | undefined) => void): void {
+    this.#listener = listener;
+  }
+
+  subscribe(): Promise<void> {
+    if (this.#listening || this.#refused || this.#closed) return Promise.resolve();
+    this.#client ??= this.#open();
+    return new Promise((resolve) => {
+      const done = () => {
+        timer.cancel();
+        this.#subscribers.delete(done);
+        resolve();
+      };
+      const timer = this.clock.after(this.timeout, done);
+      this.#subscribers.add(done);
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#listening = false;
+    this.#settle();
+    this.#client?.removeAllListeners();
+    // After removing all listeners: an error without one would be printed.
+    this.#client?.on('error', () => {});
+    this.#client?.disconnect();
+  }
+
+  #open(): RedisClient {
+    const client = this.source.open();
+    client.on('ready', () => void this.#listen(client));
+    client.on('close', () => (this.#listening = false));
+    client.on('error', () => {});
+    client.on('message', (_channel: string, token: string) => this.#listener(token));
+    return client;
+  }
+
+  async #listen(client: RedisClient): Promise<void> {
+    try {
+      await client.subscribe(this.channel);
+    } catch (error) {
+      // Cut off again: the next 'ready' tries anew. Refused: who waits must know that nobody will tell.
+      if (error instanceof Error && error.name === 'ReplyError') {
+        this.#refused = true;
+        this.#settle();
+      }
+      return;
+    }
+    if (this.#closed) return;
+    this.#listening = true;
+    this.#settle();
+    // What was published while nobody listened is lost: let everybody look.
+    this.#listener(undefined);
+  }
+
+  #settle(): void {
+    for (const done of [...this.#subscribers]) done();
+  }
+}

@@ -1,0 +1,17 @@
+/**
+ * How a release elsewhere reaches the waiters of this process: one subscription a process, of which a waiter's
+ * record tells the channel. It's an accelerator: whoever waits also polls, seldom, so that a message that never
+ * comes costs time and nothing else.
+ *
+ *     asleep ──subscribe()──▶ subscribing ──▶ listening ──connection lost──▶ subscribing …
+ *
+ * Each time it begins to listen (again), every waiter is woken once: what was published meanwhile is lost.
+ */
+export interface WakeUp {
+  /** Whether a waiter that queues now will be told. Where not, it must poll. */
+  readonly listening: boolean;
+  /** Begins to listen, unless it does. Ends within the command timeout, whether or not it succeeded; never rejects. */
+  subscribe(): Promise<void>;
+  /** Who is told: with the token that was woken, or with `undefined` where every waiter must look for itself. */
+  onWake(listener: (token: string | undefined) => void): void;
+}

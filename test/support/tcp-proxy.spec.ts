@@ -1,0 +1,120 @@
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { Redis } from 'ioredis';
+import { eventually } from './eventually.js';
+import { RedisServer } from './redis-server.js';
+import { TcpProxy } from './tcp-proxy.js';
+
+describe('TcpProxy', () => {
+  let server: RedisServer;
+  let proxy: TcpProxy;
+  let direct: Redis;
+  let client: Redis;
+
+  beforeEach(async () => {
+    server = await RedisServer.start();
+    proxy = await TcpProxy.start(server.port);
+    direct = new Redis(server.url);
+    client = new Redis(proxy.url, { retryStrategy: () => null, maxRetriesPerRequest: 0 });
+    client.on('error', () => {});
+    await client.ping();
+  });
+
+  afterEach(async () => {
+    // On a client that has ended, ioredis starts a timer of 2 s that keeps the process up.
+    if (client.status !== 'end') client.disconnect();
+    direct.disconnect();
+    await proxy.close();
+    await server.stop();
+  });
+
+  const settled = async (promise: Promise<unknown>, ms: number): Promise<boolean> => {
+    const pending = Symbol('pending');
+    const first = await Promise.race([
+      promise.catch(() => {}),
+      new Promise((resolve) => setTimeout(resolve, ms, pending)),
+    ]);
+    return first !== pending;
+  };
+
+  it('forwards, and passes on an orderly end', async () => {
+    expect(await client.set('a', 'x'.repeat(1_000_000))).toBe('OK');
+    expect(await client.strlen('a')).toBe(1_000_000);
+    expect(proxy.connections).toBe(1);
+    expect(await client.quit()).toBe('OK');
+    await eventually(() => proxy.connections === 0);
+  });
+
+  it('drops the reply of a command that ran', async () => {
+    proxy.dropReplies();
+    await expect(client.incr('n')).rejects.toThrow('Connection is closed');
+    expect(await direct.get('n')).toBe('1');
+    await eventually(() => proxy.connections === 0);
+    await client.connect();
+    expect(await client.incr('n')).toBe(2);
+  });
+
+  it('picks a command by its bytes: loses its reply, or cuts before it runs', async () => {
+    proxy.onRequest = (bytes) => {
+      if (bytes.includes('lose-me')) return 'cut-after-reply';
+      return bytes.includes('stop-me') ? 'cut' : 'pass';
+    };
+    expect(await client.incr('other')).toBe(1);
+    await expect(client.incr('lose-me')).rejects.toThrow('Connection is closed');
+    expect(await direct.get('lose-me')).toBe('1');
+    await client.connect();
+    await expect(client.incr('stop-me')).rejects.toThrow('Connection is closed');
+    expect(await direct.get('stop-me')).toBeNull();
+  });
+
+  it('holds requests: the command runs only after resume', async () => {
+    proxy.hold('up');
+    const reply = client.incr('n');
+    expect(await settled(reply, 50)).toBe(false);
+    expect(await direct.get('n')).toBeNull();
+    proxy.resume();
+    expect(await reply).toBe(1);
+  });
+
+  it('holds replies: the command runs, its reply waits', async () => {
+    proxy.hold('down');
+    const reply = client.incr('n');
+    await eventually(async () => (await direct.get('n')) === '1');
+    expect(await settled(reply, 50)).toBe(false);
+    proxy.resume('down');
+    expect(await reply).toBe(1);
+  });
+
+  it('holds from one chosen command on', async () => {
+    proxy.onRequest = (bytes) => (bytes.includes('n') ? 'hold' : 'pass');
+    const first = client.incr('n');
+    const second = client.incr('m');
+    expect(await settled(second, 50)).toBe(false);
+    proxy.onRequest = () => 'pass';
+    proxy.resume();
+    expect(await Promise.all([first, second])).toEqual([1, 1]);
+  });
+
+  it('delays a direction and keeps the order', async () => {
+    proxy.delay(60, 'down');
+    const begin = performance.now();
+    expect(await Promise.all([client.incr('n'), client.incr('n')])).toEqual([1, 2]);
+    expect(performance.now() - begin).toBeGreaterThanOrEqual(59);
+  });
+
+  it('cuts all connections and refuses new ones until it accepts again', async () => {
+    proxy.refuse();
+    proxy.cutAll();
+    await eventually(() => client.status === 'end');
+    await expect(client.connect()).rejects.toThrow('Connection is closed');
+    proxy.accept();
+    await eventually(() => client.status === 'end');
+    await client.connect();
+    expect(await client.ping()).toBe('PONG');
+  });
+
+  it('shows the client that the server crashed', async () => {
+    await server.kill();
+    await eventually(() => client.status === 'end');
+    expect(proxy.connections).toBe(0);
+  });
+});
