@@ -20,6 +20,11 @@ export function runHolding<T>(lock: HeldLock, keeper: LockKeeper, work: () => T)
   return storage.run({ lock, keeper, outer: storage.getStore() }, work);
 }
 
+/** The lock under which the running call was started last: of whichever keeper, and whether or not it's still held. */
+export function lockOfCall(): HeldLock | undefined {
+  return storage.getStore()?.lock;
+}
+
 /** The locks of a keeper that the running call was started under and that are still held, innermost first. */
 export function* heldByCall(keeper: LockKeeper): Generator<HeldLock> {
   for (let link = storage.getStore(); link !== undefined; link = link.outer) {
@@ -30,7 +35,8 @@ export function* heldByCall(keeper: LockKeeper): Generator<HeldLock> {
 /** The innermost of them on one name. */
 export function heldByCallOn(keeper: LockKeeper, name: LockName): HeldLock | undefined {
   for (let link = storage.getStore(); link !== undefined; link = link.outer) {
-    if (link.keeper === keeper && link.lock.lease.name.owner === name.owner && link.lock.isHeld) return link.lock;
+    if (link.keeper === keeper && link.lock.lease.name.owner === name.owner && link.lock.isHeld)
+      return link.lock;
   }
   return undefined;
 }

@@ -54,7 +54,11 @@ export class CleanUp {
     this.#running.add(work);
   }
 
-  async #untilDone(send: () => Promise<{ readonly kind: string }>, ttl: number, settledAt: number): Promise<void> {
+  async #untilDone(
+    send: () => Promise<{ readonly kind: string }>,
+    ttl: number,
+    settledAt: number,
+  ): Promise<void> {
     const giveUpAt = Math.max(this.clock.now(), settledAt) + ttl;
     const backoff = new Backoff(FIRST_RETRY, LONGEST_RETRY, this.random);
     for (;;) {

@@ -30,5 +30,6 @@ class SystemTimer implements Timer {
 
 export const systemClock: Clock = {
   now: () => performance.now(),
-  after: (delay, callback, kind = 'foreground') => new SystemTimer(Math.max(0, delay), callback, kind),
+  after: (delay, callback, kind = 'foreground') =>
+    new SystemTimer(Math.max(0, delay), callback, kind),
 };

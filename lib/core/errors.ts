@@ -9,12 +9,7 @@
 const BRAND = Symbol.for('nestjs-redis-lock.LockError');
 
 export type LockErrorCode =
-  | 'LOCK_BUSY'
-  | 'LOCK_TIMEOUT'
-  | 'LOCK_UNAVAILABLE'
-  | 'LOCK_LOST'
-  | 'LOCK_KEY'
-  | 'LOCK_CONFIG';
+  'LOCK_BUSY' | 'LOCK_TIMEOUT' | 'LOCK_UNAVAILABLE' | 'LOCK_LOST' | 'LOCK_KEY' | 'LOCK_CONFIG';
 
 /** What every error of this library is. */
 export abstract class LockError extends Error {
@@ -82,10 +77,13 @@ export class LockTimeoutError extends LockError {
 export type UnavailableReason = 'unreachable' | 'no-answer' | 'refused' | 'shutting-down';
 
 const UNAVAILABLE_REMEDY: Record<UnavailableReason, string> = {
-  unreachable: 'There is no connection to Redis: check that it runs and that `connection` is right.',
-  'no-answer': 'Redis did not answer in time: check its load and the network, or raise commandTimeout.',
+  unreachable:
+    'There is no connection to Redis: check that it runs and that `connection` is right.',
+  'no-answer':
+    'Redis did not answer in time: check its load and the network, or raise commandTimeout.',
   refused: 'Redis refused the command: see `cause`.',
-  'shutting-down': 'This process is shutting down and grants no more locks: let another replica serve the call.',
+  'shutting-down':
+    'This process is shutting down and grants no more locks: let another replica serve the call.',
 };
 
 /** Redis can't be asked, so nobody knows whether the key is free; the guarded work was not started. */
@@ -95,7 +93,8 @@ export class LockUnavailableError extends LockError {
   readonly reason: UnavailableReason;
 
   constructor(key: string | undefined, reason: UnavailableReason, cause?: unknown) {
-    const subject = key === undefined ? 'Locks are unavailable' : `The lock ${quote(key)} is unavailable`;
+    const subject =
+      key === undefined ? 'Locks are unavailable' : `The lock ${quote(key)} is unavailable`;
     super(`${subject}. ${UNAVAILABLE_REMEDY[reason]}`, key, cause);
     this.reason = reason;
   }
@@ -111,7 +110,8 @@ export type LostReason = 'expired' | 'taken' | 'max-hold' | 'shutdown' | 'releas
 const LOST_REMEDY: Record<LostReason, string> = {
   expired:
     'It was not renewed in time (Redis unreachable, or the event loop blocked for longer than the ttl). Raise ttl, or split the blocking work.',
-  taken: 'Redis no longer has it (data lost, evicted, or removed by hand). Check persistence and maxmemory-policy.',
+  taken:
+    'Redis no longer has it (data lost, evicted, or removed by hand). Check persistence and maxmemory-policy.',
   'max-hold': 'It was held for longer than maxHold. Raise maxHold, or find what got stuck.',
   shutdown: 'The process shut down before its holder was done. Raise drainTimeout.',
   released: 'It was already released. Do the work before release().',

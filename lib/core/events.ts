@@ -54,7 +54,9 @@ export class LockEmitter {
         listener(event);
       } catch (error) {
         process.emitWarning(
-          new Error(`A listener of the lock event '${name}' threw; the lock is not affected.`, { cause: error }),
+          new Error(`A listener of the lock event '${name}' threw; the lock is not affected.`, {
+            cause: error,
+          }),
         );
       }
     }

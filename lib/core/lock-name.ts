@@ -30,7 +30,8 @@ export class LockName {
         `A lock key is a non-empty string, got ${key === null ? 'null' : typeof key}. Build it from scalar values.`,
       );
     }
-    if (key === '') throw new LockKeyError('A lock key is a non-empty string, got an empty one.', key);
+    if (key === '')
+      throw new LockKeyError('A lock key is a non-empty string, got an empty one.', key);
     // A UTF-16 unit is at most three bytes, so that most keys needn't be measured.
     if (key.length * 3 > LONGEST_KEY_BYTES && Buffer.byteLength(key) > LONGEST_KEY_BYTES) {
       throw new LockKeyError(
@@ -39,7 +40,10 @@ export class LockName {
       );
     }
     if (!key.isWellFormed()) {
-      throw new LockKeyError('A lock key is well-formed Unicode, got one with half of a surrogate pair.', key);
+      throw new LockKeyError(
+        'A lock key is well-formed Unicode, got one with half of a surrogate pair.',
+        key,
+      );
     }
     return new LockName(key, `${prefix}:{${escape(key)}}`);
   }
@@ -62,5 +66,7 @@ export class LockName {
 
 function escape(key: string): string {
   if (!/[%{}]/.test(key)) return key;
-  return key.replace(/[%{}]/g, (character) => (character === '%' ? '%25' : character === '{' ? '%7B' : '%7D'));
+  return key.replace(/[%{}]/g, (character) =>
+    character === '%' ? '%25' : character === '{' ? '%7B' : '%7D',
+  );
 }

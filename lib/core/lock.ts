@@ -83,7 +83,9 @@ export class HeldLock implements Lock {
   }
 
   get state(): LeaseState {
-    return this.#released === undefined || this.lease.state === 'lost' ? this.lease.state : 'released';
+    return this.#released === undefined || this.lease.state === 'lost'
+      ? this.lease.state
+      : 'released';
   }
 
   get isHeld(): boolean {

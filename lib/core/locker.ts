@@ -5,7 +5,13 @@ import type { LockBackend, LockState } from './backend/lock-backend.js';
 import { heldByCall, heldByCallOn, runHolding } from './call-chain.js';
 import { CleanUp } from './clean-up.js';
 import { type Clock, systemClock, type Timer } from './clock.js';
-import { LockBusyError, LockConfigError, LockTimeoutError, LockUnavailableError, type LostReason } from './errors.js';
+import {
+  LockBusyError,
+  LockConfigError,
+  LockTimeoutError,
+  LockUnavailableError,
+  type LostReason,
+} from './errors.js';
 import { LockEmitter, type LockEventName, type LockListener } from './events.js';
 import { Lease, type LeaseGrant, validUntil } from './lease.js';
 import { HeldLock, type Lock, type LockKeeper, type LockReleased } from './lock.js';
@@ -21,7 +27,12 @@ import {
 } from './options.js';
 import { Reentry } from './reentry.js';
 import { Renewal } from './renewal.js';
-import { type AcquireRequestOfCaller, unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
+import {
+  type AcquireRequestOfCaller,
+  unavailableError,
+  WaitQueue,
+  type WaitQueueContext,
+} from './wait-queue.js';
 
 /** Options of {@link Locker.acquire}. */
 export interface AcquireOptions extends Omit<LockOptions, 'onBusy'> {
@@ -112,7 +123,8 @@ export class Locker {
   async connect(): Promise<boolean> {
     const outcome = await this.#backend.connect();
     if (outcome.kind === 'connected') return true;
-    if (this.#options.requireConnection) throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
+    if (this.#options.requireConnection)
+      throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
     return false;
   }
 
@@ -137,7 +149,11 @@ export class Locker {
     options: UsingOptions & { onBusy: 'skip' },
     work: (lock: Lock) => T | PromiseLike<T>,
   ): Promise<T | undefined>;
-  using<T>(key: string, options: UsingOptions, work: (lock: Lock) => T | PromiseLike<T>): Promise<T>;
+  using<T>(
+    key: string,
+    options: UsingOptions,
+    work: (lock: Lock) => T | PromiseLike<T>,
+  ): Promise<T>;
   async using<T>(
     key: string,
     optionsOrWork: UsingOptions | ((lock: Lock) => T | PromiseLike<T>),
@@ -146,7 +162,9 @@ export class Locker {
     const [options, work] =
       typeof optionsOrWork === 'function' ? [undefined, optionsOrWork] : [optionsOrWork, givenWork];
     if (typeof work !== 'function') {
-      throw new LockConfigError('Expected a function to run under the lock: using(key, work) or using(key, options, work).');
+      throw new LockConfigError(
+        'Expected a function to run under the lock: using(key, work) or using(key, options, work).',
+      );
     }
     const lock = await this.#take(key, options, (onBusy) => onBusy);
     if (lock === undefined) return undefined;
@@ -243,14 +261,18 @@ export class Locker {
     for (const lease of this.#renewal.leases) lease.lose('shutdown');
     this.#renewal.stop();
     // What is under way ends by its own command timeout; what it leaves is cleaned up while the connection is there.
-    await this.#until(() => this.#queues.size === 0 && this.#tries === 0, 2 * this.#options.commandTimeout);
+    await this.#until(
+      () => this.#queues.size === 0 && this.#tries === 0,
+      2 * this.#options.commandTimeout,
+    );
     await this.#cleanUp.close();
     await this.#backend.close();
     this.#events.clear();
   }
 
   #refuseWaiting(which: (request: AcquireRequestOfCaller) => boolean): void {
-    const refusal = ({ key }: AcquireRequestOfCaller) => new LockUnavailableError(key, 'shutting-down');
+    const refusal = ({ key }: AcquireRequestOfCaller) =>
+      new LockUnavailableError(key, 'shutting-down');
     for (const queue of [...this.#queues.values()]) queue.refuse(which, refusal);
     for (const reentry of this.#reentries) reentry.refuse(which, refusal);
   }
@@ -268,7 +290,11 @@ export class Locker {
   }
 
   /** The lock, or `undefined` where the key is busy and the caller skips. */
-  async #take(key: string, options: UsingOptions | undefined, onBusyOf: (given: OnBusy) => OnBusy): Promise<HeldLock | undefined> {
+  async #take(
+    key: string,
+    options: UsingOptions | undefined,
+    onBusyOf: (given: OnBusy) => OnBusy,
+  ): Promise<HeldLock | undefined> {
     const since = this.#clock.now();
     const { within, ...lockOptions } = options ?? {};
     const { defaults } = this.#options;
@@ -290,8 +316,13 @@ export class Locker {
       heldKeys,
       announced: false,
     };
-    for (let outer = this.#outer(name, within); outer !== undefined; outer = this.#outer(name, within)) {
-      const outcome = onBusy === 'wait' ? await outer.reentry.enter(request) : outer.reentry.tryEnter();
+    for (
+      let outer = this.#outer(name, within);
+      outer !== undefined;
+      outer = this.#outer(name, within)
+    ) {
+      const outcome =
+        onBusy === 'wait' ? await outer.reentry.enter(request) : outer.reentry.tryEnter();
       if (outcome === 'busy') return this.#busy(key, outer.remaining, onBusy);
       if (outcome === 'entered') {
         if (outer.isHeld) return new HeldLock(outer.lease, this.#keeper, outer);
@@ -302,7 +333,9 @@ export class Locker {
 
     if (onBusy === 'wait') return this.#lockOn(await this.#queueOf(name).enter(request), since);
     const grant = await this.#tryOnce(name, resolved);
-    return grant.kind === 'busy' ? this.#busy(key, grant.remaining, onBusy) : this.#lockOn(grant, since);
+    return grant.kind === 'busy'
+      ? this.#busy(key, grant.remaining, onBusy)
+      : this.#lockOn(grant, since);
   }
 
   #heldKeys(): readonly string[] {
@@ -345,7 +378,10 @@ export class Locker {
     return queue;
   }
 
-  async #tryOnce(name: LockName, options: ResolvedLockOptions): Promise<({ kind: 'granted' } & LeaseGrant) | Busy> {
+  async #tryOnce(
+    name: LockName,
+    options: ResolvedLockOptions,
+  ): Promise<({ kind: 'granted' } & LeaseGrant) | Busy> {
     // It never jumps a queue: not the one at the backend, and not the one in this process.
     if (this.#queues.get(name.owner)?.contended) return { kind: 'busy', remaining: undefined };
     this.#tries += 1;
@@ -357,7 +393,8 @@ export class Locker {
         const outcome = await this.#backend.tryAcquire({ ...held, notAfter, place: undefined });
         switch (outcome.kind) {
           case 'granted':
-            if (this.#clock.now() < validUntil(outcome.sentAt, options.ttl)) return { ...options, ...held, ...outcome };
+            if (this.#clock.now() < validUntil(outcome.sentAt, options.ttl))
+              return { ...options, ...held, ...outcome };
             this.#cleanUp.cancel(held);
             break;
           case 'busy':
@@ -392,7 +429,11 @@ export class Locker {
     this.#renewal.unwatch(lease);
     // Nobody works under it any more, so the next need not wait for the server's expiry.
     if (reason !== 'taken') this.#cleanUp.cancel(lease);
-    this.#events.emit('lost', () => ({ key: lease.name.key, fencingToken: lease.fencingToken, reason }));
+    this.#events.emit('lost', () => ({
+      key: lease.name.key,
+      fencingToken: lease.fencingToken,
+      reason,
+    }));
     this.#onSettled?.();
   }
 
@@ -414,7 +455,12 @@ export class Locker {
     // A renewal that arrives after the release changes nothing at the backend, but it would after a new acquire of the
     // same token, and it must not report on a lease that is gone.
     if (lease.extending !== undefined) await lease.extending;
-    const release = () => ({ name: lease.name, token: lease.token, ttl: lease.ttl, keepFor: Math.ceil(lease.keepFor) });
+    const release = () => ({
+      name: lease.name,
+      token: lease.token,
+      ttl: lease.ttl,
+      keepFor: Math.ceil(lease.keepFor),
+    });
     const request = release();
     const outcome = await this.#backend.release(request);
     this.#onSettled?.();

@@ -160,9 +160,20 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
   const { signal: _perCallOnly, ...perLock } = LOCK_OPTION_CHECKS;
   const given = checked(options, { ...perLock, ...LOCKER_OPTION_CHECKS }, 'module options');
   if (given.connection === undefined) {
-    throw invalid('connection', undefined, "a URL, ioredis options, an ioredis instance, or 'memory'");
+    throw invalid(
+      'connection',
+      undefined,
+      "a URL, ioredis options, an ioredis instance, or 'memory'",
+    );
   }
-  const { connection: where, commandTimeout, requireConnection, drainTimeout, application: name, ...defaults } = given;
+  const {
+    connection: where,
+    commandTimeout,
+    requireConnection,
+    drainTimeout,
+    application: name,
+    ...defaults
+  } = given;
   const resolved: ResolvedLockerOptions = {
     connection: where as LockConnection,
     defaults: { ...DEFAULTS, ...defaults },
@@ -174,9 +185,17 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
   return resolved;
 }
 
-function checked(options: unknown, checks: Record<string, Check>, what: string): Record<string, unknown> {
+function checked(
+  options: unknown,
+  checks: Record<string, Check>,
+  what: string,
+): Record<string, unknown> {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
-    throw new LockConfigError(`Expected ${what} as an object, got ${shown(options)}.`, undefined, options);
+    throw new LockConfigError(
+      `Expected ${what} as an object, got ${shown(options)}.`,
+      undefined,
+      options,
+    );
   }
   const result: Record<string, unknown> = {};
   for (const [option, value] of Object.entries(options)) {
@@ -213,14 +232,19 @@ function boolean(option: string, value: unknown): boolean {
 }
 
 function oneOf(option: string, value: unknown, allowed: readonly string[]): unknown {
-  if (!allowed.includes(value as string)) throw invalid(option, value, `one of ${allowed.map((a) => `'${a}'`).join(', ')}`);
+  if (!allowed.includes(value as string))
+    throw invalid(option, value, `one of ${allowed.map((a) => `'${a}'`).join(', ')}`);
   return value;
 }
 
 function abortSignal(option: string, value: unknown): AbortSignal {
   // By shape: a signal of another realm (a test runner's sandbox, a polyfill) is as good.
   const signal = value as Partial<AbortSignal> | null;
-  if (typeof signal !== 'object' || typeof signal?.aborted !== 'boolean' || typeof signal.addEventListener !== 'function') {
+  if (
+    typeof signal !== 'object' ||
+    typeof signal?.aborted !== 'boolean' ||
+    typeof signal.addEventListener !== 'function'
+  ) {
     throw invalid(option, value, 'an AbortSignal', 'Pass `controller.signal`, not the controller.');
   }
   return signal as AbortSignal;
@@ -243,7 +267,11 @@ function application(option: string, value: unknown): string {
 
 function connection(option: string, value: unknown): unknown {
   if (value === 'memory') return value;
-  if (typeof value === 'string' ? /^rediss?:\/\/./.test(value) : typeof value === 'object' && value !== null && !Array.isArray(value)) {
+  if (
+    typeof value === 'string'
+      ? /^rediss?:\/\/./.test(value)
+      : typeof value === 'object' && value !== null && !Array.isArray(value)
+  ) {
     return value;
   }
   throw invalid(
@@ -263,7 +291,8 @@ function invalid(option: string, value: unknown, expected: string, hint = ''): L
 
 function shown(value: unknown): string {
   if (typeof value === 'string') return `'${value.slice(0, 60)}'`;
-  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object';
+  if (typeof value === 'object' && value !== null)
+    return Array.isArray(value) ? 'an array' : 'an object';
   if (typeof value === 'function') return 'a function';
   return String(value);
 }

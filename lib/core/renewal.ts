@@ -111,7 +111,11 @@ export class Renewal {
     const now = this.clock.now();
     const due: Lease[] = [];
     // Those that are due at once, and those that may as well go along.
-    for (let lease = this.#heap[0]; lease !== undefined && lease.dueAt <= now; lease = this.#heap[0]) {
+    for (
+      let lease = this.#heap[0];
+      lease !== undefined && lease.dueAt <= now;
+      lease = this.#heap[0]
+    ) {
       // Looking at the state ends a lease past its deadline, which takes it out of the heap.
       if (!lease.isHeld) {
         this.unwatch(lease);
@@ -127,7 +131,8 @@ export class Renewal {
     }
     if (due.length > 0) {
       for (let lease = this.#heap[0]; lease !== undefined; lease = this.#heap[0]) {
-        const goesAlong = lease.renew && lease.extending === undefined && lease.dueAt <= now + lease.ttl * EARLY;
+        const goesAlong =
+          lease.renew && lease.extending === undefined && lease.dueAt <= now + lease.ttl * EARLY;
         if (!goesAlong) break;
         due.push(lease);
         this.unwatch(lease);

@@ -83,7 +83,10 @@ export class WaitQueue {
     this.#alarm?.ring();
   }
 
-  refuse(which: (request: AcquireRequestOfCaller) => boolean, error: (request: AcquireRequestOfCaller) => unknown): void {
+  refuse(
+    which: (request: AcquireRequestOfCaller) => boolean,
+    error: (request: AcquireRequestOfCaller) => unknown,
+  ): void {
     this.#line.refuseWhere(which, error);
     this.#onGaveUp();
   }
@@ -114,7 +117,12 @@ export class WaitQueue {
         await this.#sleep(backoff.next());
       }
     }
-    if (this.#stand.left) this.context.cleanUp.cancel({ name: this.name, token: this.#stand.token, ttl: SHORTEST_LIFE });
+    if (this.#stand.left)
+      this.context.cleanUp.cancel({
+        name: this.name,
+        token: this.#stand.token,
+        ttl: SHORTEST_LIFE,
+      });
     this.context.stands.delete(this.#stand.token);
     this.onEnd();
   }
@@ -124,7 +132,9 @@ export class WaitQueue {
     const stand = this.#stand;
     const { ttl } = request.options;
     const now = clock.now();
-    const callerDeadline = stand.told ? request.deadline : Math.max(request.deadline, now + FIRST_TRY);
+    const callerDeadline = stand.told
+      ? request.deadline
+      : Math.max(request.deadline, now + FIRST_TRY);
     const notAfter = Math.min(now + commandTimeout, callerDeadline);
     // Whoever queues before it listens sleeps through a release in between. The first try of all doesn't wait until it
     // listens, since most keys are free: it doesn't queue.
@@ -135,7 +145,9 @@ export class WaitQueue {
       token: stand.token,
       ttl,
       notAfter,
-      place: queues ? { aliveFor: Math.max(ttl, SHORTEST_LIFE), sequence: stand.sequence } : undefined,
+      place: queues
+        ? { aliveFor: Math.max(ttl, SHORTEST_LIFE), sequence: stand.sequence }
+        : undefined,
     });
     switch (outcome.kind) {
       case 'granted':
@@ -153,7 +165,12 @@ export class WaitQueue {
         stand.unavailable = outcome;
         if (outcome.mayHaveRun) {
           this.context.cleanUp.cancel({ name: this.name, token: stand.token, ttl }, notAfter);
-          this.#changeStand({ ...newStand(this.context), told: stand.told, sequence: stand.sequence, unavailable: outcome });
+          this.#changeStand({
+            ...newStand(this.context),
+            told: stand.told,
+            sequence: stand.sequence,
+            unavailable: outcome,
+          });
         }
         break;
     }
@@ -165,11 +182,22 @@ export class WaitQueue {
     // The caller that was tried for may have given up, or may have left the place to one that asked for another ttl.
     const head = this.#line.first;
     const usable =
-      head !== undefined && head.request.options.ttl === ttl && this.context.clock.now() < validUntil(grant.sentAt, ttl);
+      head !== undefined &&
+      head.request.options.ttl === ttl &&
+      this.context.clock.now() < validUntil(grant.sentAt, ttl);
     if (usable) {
       const { renew, maxHold, holdAtLeast } = head.request.options;
       const { fencingToken, sentAt } = grant;
-      this.#line.serve(head, { name: this.name, token, fencingToken, sentAt, ttl, renew, maxHold, holdAtLeast });
+      this.#line.serve(head, {
+        name: this.name,
+        token,
+        fencingToken,
+        sentAt,
+        ttl,
+        renew,
+        maxHold,
+        holdAtLeast,
+      });
     } else {
       this.context.cleanUp.cancel({ name: this.name, token, ttl });
       if (head !== undefined) this.#line.watch(head);
@@ -195,9 +223,14 @@ export class WaitQueue {
       }
     }
     // A key without expiry isn't ours (set by hand): only polling tells when it goes.
-    const leaseEnds = remaining < 0 ? Number.POSITIVE_INFINITY : remaining + 1 + this.context.random() * EXPIRY_JITTER;
+    const leaseEnds =
+      remaining < 0
+        ? Number.POSITIVE_INFINITY
+        : remaining + 1 + this.context.random() * EXPIRY_JITTER;
     const refresh = Math.max(ttl, SHORTEST_LIFE) / 2;
-    const poll = wakeUp.listening ? Number.POSITIVE_INFINITY : LONGEST_RETRY * (0.5 + this.context.random() / 2);
+    const poll = wakeUp.listening
+      ? Number.POSITIVE_INFINITY
+      : LONGEST_RETRY * (0.5 + this.context.random() / 2);
     await this.#sleep(Math.min(leaseEnds, refresh, poll));
   }
 
@@ -270,10 +303,19 @@ interface Stand {
 }
 
 function newStand(context: WaitQueueContext): Stand {
-  return { token: context.newToken(), sequence: undefined, told: false, left: false, unavailable: undefined };
+  return {
+    token: context.newToken(),
+    sequence: undefined,
+    told: false,
+    left: false,
+    unavailable: undefined,
+  };
 }
 
 /** The error for a backend that can't be asked. */
-export function unavailableError(key: string, { reason, cause }: Unavailable): LockUnavailableError {
+export function unavailableError(
+  key: string,
+  { reason, cause }: Unavailable,
+): LockUnavailableError {
   return new LockUnavailableError(key, reason, cause);
 }

@@ -13,15 +13,20 @@ describe('TcpProxy', () => {
   beforeEach(async () => {
     server = await RedisServer.start();
     proxy = await TcpProxy.start(server.port);
-    direct = new Redis(server.url);
-    client = new Redis(proxy.url, { retryStrategy: () => null, maxRetriesPerRequest: 0 });
+    // Where its socket has closed already, ioredis' disconnect() starts this timer (2 s) and never clears it.
+    const disconnectTimeout = 10;
+    direct = new Redis(server.url, { disconnectTimeout });
+    client = new Redis(proxy.url, {
+      disconnectTimeout,
+      retryStrategy: () => null,
+      maxRetriesPerRequest: 0,
+    });
     client.on('error', () => {});
     await client.ping();
   });
 
   afterEach(async () => {
-    // On a client that has ended, ioredis starts a timer of 2 s that keeps the process up.
-    if (client.status !== 'end') client.disconnect();
+    client.disconnect();
     direct.disconnect();
     await proxy.close();
     await server.stop();

@@ -17,7 +17,7 @@ import type {
 
 /** A reserved key waits so long for the waiter that was woken, in ms. */
 const CLAIM_WINDOW = 1_000;
-/** The last fencing token of a key is remembered for at least so long, in ms. */
+/** The last fencing token of a key is remembered for so long after its lease, in ms. */
 const FENCE_RETENTION = 10_000;
 
 /**
@@ -50,7 +50,10 @@ export class MemoryStore {
         this.#sweep = undefined;
         const now = this.clock.now();
         for (const [key, { owner, queue, fenceUntil }] of this.entries) {
-          const inUse = (owner !== undefined && owner.until > now) || fenceUntil > now || queue.some((w) => w.aliveUntil >= now);
+          const inUse =
+            (owner !== undefined && owner.until > now) ||
+            fenceUntil > now ||
+            queue.some((w) => w.aliveUntil >= now);
           if (!inUse) this.entries.delete(key);
         }
         if (this.entries.size > 0) this.#sweepLater();
@@ -95,11 +98,21 @@ export class MemoryBackend implements LockBackend {
       return { kind: 'granted', fencingToken: entry.owner.fencingToken, sentAt: now };
     }
     if (entry.owner === undefined) this.#handOn(entry, token);
-    if (entry.owner === undefined || (entry.owner.kind === 'reserved' && entry.owner.token === token)) {
+    if (
+      entry.owner === undefined ||
+      (entry.owner.kind === 'reserved' && entry.owner.token === token)
+    ) {
       const last = entry.fenceUntil > now ? entry.fence : 0;
       const fencingToken = Math.max(last + 1, Date.now() * 1_000);
       this.#rememberFence(entry, fencingToken, ttl);
-      entry.owner = { kind: 'held', token, fencingToken, since: new Date(), application: this.#application, until: now + ttl };
+      entry.owner = {
+        kind: 'held',
+        token,
+        fencingToken,
+        since: new Date(),
+        application: this.#application,
+        until: now + ttl,
+      };
       return { kind: 'granted', fencingToken, sentAt: now };
     }
     const sequence = place && this.#enqueue(entry, token, place.aliveFor, place.sequence);
@@ -109,18 +122,19 @@ export class MemoryBackend implements LockBackend {
   async extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
     const now = this.#clock.now();
     return leases.map(({ name, token, ttl }) => {
-      const { owner } = this.#store.entryOf(name);
+      const entry = this.#store.entryOf(name);
+      const { owner } = entry;
       if (owner?.kind !== 'held' || owner.token !== token) return { kind: 'taken' };
       owner.until = now + ttl;
+      this.#rememberFence(entry, owner.fencingToken, ttl);
       return { kind: 'extended', sentAt: now };
     });
   }
 
-  async release({ name, token, ttl, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
+  async release({ name, token, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
     const entry = this.#store.entryOf(name);
     const { owner } = entry;
     if (owner?.kind !== 'held' || owner.token !== token) return { kind: 'taken' };
-    this.#rememberFence(entry, owner.fencingToken, ttl);
     if (keepFor > 0) {
       entry.owner = { ...owner, kind: 'kept', until: this.#clock.now() + keepFor };
     } else {
@@ -135,7 +149,6 @@ export class MemoryBackend implements LockBackend {
     entry.queue = entry.queue.filter((waiter) => waiter.token !== token);
     const { owner } = entry;
     if (owner !== undefined && owner.kind !== 'kept' && owner.token === token) {
-      if (owner.kind === 'held') this.#rememberFence(entry, owner.fencingToken, 0);
       entry.owner = undefined;
       this.#handOn(entry, undefined);
     }
@@ -159,7 +172,9 @@ export class MemoryBackend implements LockBackend {
               kept: owner.kind === 'kept',
             },
           ];
-    const pending = queue.filter((waiter) => waiter.aliveUntil >= now).map(({ sequence }) => ({ sequence }));
+    const pending = queue
+      .filter((waiter) => waiter.aliveUntil >= now)
+      .map(({ sequence }) => ({ sequence }));
     return { kind: 'found', state: { key: name.key, held, pending } };
   }
 
@@ -169,7 +184,7 @@ export class MemoryBackend implements LockBackend {
 
   #rememberFence(entry: MemoryEntry, fence: number, ttl: number): void {
     entry.fence = Math.max(entry.fence, fence);
-    entry.fenceUntil = Math.max(entry.fenceUntil, this.#clock.now() + Math.max(ttl, FENCE_RETENTION));
+    entry.fenceUntil = Math.max(entry.fenceUntil, this.#clock.now() + ttl + FENCE_RETENTION);
   }
 
   #enqueue(entry: MemoryEntry, token: string, aliveFor: number, hint: number | undefined): number {
@@ -224,7 +239,12 @@ class MemoryWakeUp implements WakeUp {
 interface MemoryEntry {
   owner: MemoryOwner | undefined;
   /** By rising sequence. */
-  queue: { readonly token: string; readonly sequence: number; aliveUntil: number; readonly wakeUp: MemoryWakeUp }[];
+  queue: {
+    readonly token: string;
+    readonly sequence: number;
+    aliveUntil: number;
+    readonly wakeUp: MemoryWakeUp;
+  }[];
   fence: number;
   fenceUntil: number;
 }

@@ -6,8 +6,16 @@ import { MemoryBackend } from './memory-backend.js';
 import { RedisBackend } from './redis-backend.js';
 
 /** The backend for what the options call `connection`: the one place that knows all of them. */
-export function openBackend(options: ResolvedLockerOptions, clock: Clock, events: LockEmitter): LockBackend {
+export function openBackend(
+  options: ResolvedLockerOptions,
+  clock: Clock,
+  events: LockEmitter,
+): LockBackend {
   const { connection, commandTimeout, application, defaults } = options;
   if (connection === 'memory') return new MemoryBackend({ application });
-  return new RedisBackend({ connection, commandTimeout, application, prefix: defaults.prefix }, clock, events);
+  return new RedisBackend(
+    { connection, commandTimeout, application, prefix: defaults.prefix },
+    clock,
+    events,
+  );
 }

@@ -24,6 +24,7 @@ import type {
   HeldToken,
   HolderState,
   LockBackend,
+  Place,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
@@ -33,12 +34,13 @@ import type {
 /** A reserved key waits so long for the waiter that was woken, in ms: a dead one delays the next by this much. */
 const CLAIM_WINDOW = 1_000;
 /**
- * The last fencing token of a key outlives its release by at least so long, in ms: as far as the clocks of successive
- * masters may differ, or one clock be set back, without a token being given twice.
+ * The last fencing token of a key outlives its lease by so long, in ms: as far as the clocks of successive masters may
+ * differ, or one clock be set back, without a token being given twice.
  */
 const FENCE_RETENTION = 10_000;
 
-type NameKeys = readonly [owner: string, queue: string, waiters: string, fence: string];
+type WaitKeys = readonly [owner: string, queue: string, waiters: string];
+type NameKeys = readonly [...WaitKeys, fence: string];
 
 const ACQUIRE = new Script<
   NameKeys,
@@ -46,29 +48,33 @@ const ACQUIRE = new Script<
     token: string,
     ttl: number,
     notAfter: number,
-    aliveFor: number,
-    channel: string,
-    sequence: string,
+    rememberFence: number,
+    holder: string,
     claimWindow: number,
     countReceivers: string,
-    fenceRetention: number,
-    holder: string,
+    ...place: [] | [aliveFor: number, channel: string, sequence: number | ''],
   ],
-  [nowMicros: number, 'granted', fence: number] | [nowMicros: number, 'busy', remaining: number, sequence: number] | [nowMicros: number, 'late']
+  | [nowMicros: number, 'granted', fence: number]
+  | [nowMicros: number, 'busy', remaining: number, sequence: number]
+  | [nowMicros: number, 'late']
 >(acquireScript);
-const EXTEND = new Script<readonly string[], readonly (string | number)[], [nowMicros: number, ...(0 | 1)[]]>(extendScript);
+const EXTEND = new Script<
+  readonly string[],
+  readonly (string | number)[],
+  [nowMicros: number, ...(0 | 1)[]]
+>(extendScript);
 const RELEASE = new Script<
-  NameKeys,
-  readonly [token: string, keepFor: number, fenceRetention: number, claimWindow: number, countReceivers: string],
-  [nowMicros: number, 0 | 1]
+  WaitKeys,
+  readonly [token: string, keepFor: number, claimWindow: number, countReceivers: string],
+  0 | 1
 >(releaseScript);
 const CANCEL = new Script<
-  NameKeys,
-  readonly [token: string, fenceRetention: number, claimWindow: number, countReceivers: string],
-  [nowMicros: number]
+  WaitKeys,
+  readonly [token: string, claimWindow: number, countReceivers: string],
+  1
 >(cancelScript);
 const QUERY = new Script<
-  readonly [owner: string, queue: string, waiters: string],
+  WaitKeys,
   readonly [],
   [nowMicros: number, owner: string, remaining: number, ...sequences: string[]]
 >(queryScript);
@@ -82,6 +88,7 @@ export class RedisBackend implements LockBackend {
   readonly #source: ConnectionSource;
   readonly #connection: Connection;
   readonly #serverClock = new ServerClock();
+  readonly #keyPrefix: string;
   readonly #countReceivers: string;
   readonly #holder: string;
   #synchronizing: Promise<Unavailable | undefined> | undefined;
@@ -89,11 +96,18 @@ export class RedisBackend implements LockBackend {
   constructor(options: RedisBackendOptions, clock: Clock, events: LockEmitter) {
     const { commandTimeout } = options;
     this.#source = new ConnectionSource(options.connection, commandTimeout);
+    this.#keyPrefix = this.#source.keyPrefix;
     this.#countReceivers = this.#source.countsReceivers ? '1' : '0';
-    this.#holder = JSON.stringify({ host: hostname(), pid: process.pid, application: options.application });
-    const channel = `${this.#source.keyPrefix}${options.prefix}:wake:${randomBytes(9).toString('base64url')}`;
+    this.#holder = JSON.stringify({
+      host: hostname(),
+      pid: process.pid,
+      application: options.application,
+    });
+    const channel = `${this.#keyPrefix}${options.prefix}:wake:${randomBytes(9).toString('base64url')}`;
     this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout);
-    this.#connection = new Connection(this.#source, commandTimeout, clock, events, () => this.#serverClock.forget());
+    this.#connection = new Connection(this.#source, commandTimeout, clock, events, () =>
+      this.#serverClock.forget(),
+    );
   }
 
   connect(): Promise<{ kind: 'connected' } | Unavailable> {
@@ -103,18 +117,20 @@ export class RedisBackend implements LockBackend {
   async tryAcquire({ name, token, ttl, notAfter, place }: AcquireRequest): Promise<AcquireOutcome> {
     const unavailable = await this.#synchronized();
     if (unavailable !== undefined) return unavailable;
-    const outcome = await this.#connection.run(ACQUIRE, this.#keysOf(name), [
-      token,
-      ttl,
-      Math.floor(this.#serverClock.notAfter(notAfter)),
-      place?.aliveFor ?? 0,
-      this.wakeUp.listening ? this.wakeUp.channel : '',
-      place?.sequence === undefined ? '' : String(place.sequence),
-      CLAIM_WINDOW,
-      this.#countReceivers,
-      FENCE_RETENTION,
-      this.#holder,
-    ]);
+    const outcome = await this.#connection.run(
+      ACQUIRE,
+      [...this.#waitKeysOf(name), this.#prefixed(name.fence)],
+      [
+        token,
+        ttl,
+        Math.floor(this.#serverClock.notAfter(notAfter)),
+        ttl + FENCE_RETENTION,
+        this.#holder,
+        CLAIM_WINDOW,
+        this.#countReceivers,
+        ...(place === undefined ? ([] as const) : this.#placeArguments(place)),
+      ],
+    );
     if (outcome.kind === 'unavailable') return outcome;
     const { reply, sentAt, receivedAt } = outcome;
     this.#serverClock.observe(reply[0] / 1_000, sentAt, receivedAt);
@@ -122,7 +138,11 @@ export class RedisBackend implements LockBackend {
       case 'granted':
         return { kind: 'granted', fencingToken: reply[2], sentAt };
       case 'busy':
-        return { kind: 'busy', remaining: reply[2], sequence: reply[3] === 0 ? undefined : reply[3] };
+        return {
+          kind: 'busy',
+          remaining: reply[2],
+          sequence: reply[3] === 0 ? undefined : reply[3],
+        };
       case 'late':
         return { kind: 'late' };
     }
@@ -133,31 +153,34 @@ export class RedisBackend implements LockBackend {
     if (this.#source.isCluster && leases.length > 1) {
       return (await Promise.all(leases.map((lease) => this.extend([lease])))).flat();
     }
-    const keys = leases.flatMap(({ name }) => [this.#prefixed(name.owner), this.#prefixed(name.fence)]);
-    const args = [FENCE_RETENTION, ...leases.flatMap(({ token, ttl }) => [token, ttl])];
+    const keys = leases.flatMap(({ name }) => [
+      this.#prefixed(name.owner),
+      this.#prefixed(name.fence),
+    ]);
+    const args = leases.flatMap(({ token, ttl }) => [token, ttl, ttl + FENCE_RETENTION]);
     const outcome = await this.#connection.run(EXTEND, keys, args);
     if (outcome.kind === 'unavailable') return leases.map(() => outcome);
     const { reply, sentAt, receivedAt } = outcome;
     this.#serverClock.observe(reply[0] / 1_000, sentAt, receivedAt);
-    return leases.map((_, index) => (reply[index + 1] === 1 ? { kind: 'extended', sentAt } : { kind: 'taken' }));
+    return leases.map((_, index) =>
+      reply[index + 1] === 1 ? { kind: 'extended', sentAt } : { kind: 'taken' },
+    );
   }
 
-  async release({ name, token, ttl, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
-    const outcome = await this.#connection.run(RELEASE, this.#keysOf(name), [
+  async release({ name, token, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
+    const outcome = await this.#connection.run(RELEASE, this.#waitKeysOf(name), [
       token,
       keepFor,
-      Math.max(ttl, FENCE_RETENTION),
       CLAIM_WINDOW,
       this.#countReceivers,
     ]);
     if (outcome.kind === 'unavailable') return outcome;
-    return outcome.reply[1] === 1 ? { kind: 'released' } : { kind: 'taken' };
+    return outcome.reply === 1 ? { kind: 'released' } : { kind: 'taken' };
   }
 
   async cancel({ name, token }: Pick<HeldToken, 'name' | 'token'>): Promise<CancelOutcome> {
-    const outcome = await this.#connection.run(CANCEL, this.#keysOf(name), [
+    const outcome = await this.#connection.run(CANCEL, this.#waitKeysOf(name), [
       token,
-      FENCE_RETENTION,
       CLAIM_WINDOW,
       this.#countReceivers,
     ]);
@@ -165,8 +188,7 @@ export class RedisBackend implements LockBackend {
   }
 
   async query(name: LockName): Promise<QueryOutcome> {
-    const [owner, queue, waiters] = this.#keysOf(name);
-    const outcome = await this.#connection.run(QUERY, [owner, queue, waiters], []);
+    const outcome = await this.#connection.run(QUERY, this.#waitKeysOf(name), []);
     if (outcome.kind === 'unavailable') return outcome;
     const [, record, remaining, ...sequences] = outcome.reply;
     const holder = holderOf(record, remaining);
@@ -197,18 +219,27 @@ export class RedisBackend implements LockBackend {
     // Nothing was taken yet, whatever became of the question.
     if (outcome.kind === 'unavailable') return { ...outcome, mayHaveRun: false };
     const [seconds, microseconds] = outcome.reply;
-    this.#serverClock.observe(seconds * 1_000 + microseconds / 1_000, outcome.sentAt, outcome.receivedAt);
+    this.#serverClock.observe(
+      seconds * 1_000 + microseconds / 1_000,
+      outcome.sentAt,
+      outcome.receivedAt,
+    );
     return undefined;
   }
 
-  #keysOf(name: LockName): NameKeys {
-    const { keyPrefix } = this.#source;
-    if (keyPrefix === '') return [name.owner, name.queue, name.waiters, name.fence];
-    return [keyPrefix + name.owner, keyPrefix + name.queue, keyPrefix + name.waiters, keyPrefix + name.fence];
+  #placeArguments({
+    aliveFor,
+    sequence,
+  }: Place): [aliveFor: number, channel: string, sequence: number | ''] {
+    return [aliveFor, this.wakeUp.listening ? this.wakeUp.channel : '', sequence ?? ''];
+  }
+
+  #waitKeysOf(name: LockName): WaitKeys {
+    return [this.#prefixed(name.owner), this.#prefixed(name.queue), this.#prefixed(name.waiters)];
   }
 
   #prefixed(key: string): string {
-    return this.#source.keyPrefix + key;
+    return this.#keyPrefix + key;
   }
 }
 
@@ -221,13 +252,17 @@ export interface RedisBackendOptions {
 
 /** Reads an owner record; `undefined` where the key is free, reserved, or holds what isn't ours. */
 function holderOf(record: string, remaining: number): HolderState | undefined {
-  const match = /^(\S+) (\d+) (\d+) (\{.*\})$/.exec(record);
+  const match = /^(\S+) (\d+) (\{.*\})$/.exec(record);
   if (match === null) return undefined;
-  const [, token, fence, since, holder] = match;
-  const { host, pid, application } = JSON.parse(holder as string) as Pick<HolderState, 'host' | 'pid' | 'application'>;
+  const [, token, fence, holder] = match;
+  const { host, pid, application } = JSON.parse(holder as string) as Pick<
+    HolderState,
+    'host' | 'pid' | 'application'
+  >;
   return {
     fencingToken: Number(fence),
-    since: new Date(Number(since)),
+    // A fencing token is the server's time of the grant in µs, unless that clock was set back since the grant before.
+    since: new Date(Number(fence) / 1_000),
     remaining,
     host,
     pid,

@@ -5,7 +5,13 @@
 -- server, which knows all of its subscribers), somebody received the message. The dead are dropped on the way.
 -- Returns the token it's reserved for, or false where nobody waits. With `claimant` at the head, returns it without
 -- reserving: it's asking right now.
+--
+-- It asks for the time itself: a release that meets nobody waiting needn't know it.
 local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+  -- Cheaper than to look for the first, and most of the time there's none.
+  if redis.call('EXISTS', queue_key) == 0 then return false end
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
   while true do
     local head = redis.call('ZRANGE', queue_key, 0, 0)[1]
     if not head then return false end

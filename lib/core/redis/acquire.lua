@@ -1,20 +1,20 @@
 --[[
 Takes a key, or says who is ahead. Idempotent by token.
 
-KEYS[1] owner: '<token> <fence> <since ms> <holder>', '~<token>' while reserved, '= <fence> <since ms> <holder>' while kept
+KEYS[1] owner: '<token> <fence> <holder>', '~<token>' while reserved, '= <fence> <holder>' while kept
 KEYS[2] queue: sorted set of waiting tokens by sequence
 KEYS[3] waiters: hash of token to '<alive until ms> <channel>'
 KEYS[4] fence: the last fencing token
 ARGV[1] token
 ARGV[2] ttl in ms
 ARGV[3] the caller's deadline in server time, ms
-ARGV[4] how long the waiter counts as alive, in ms; 0 doesn't queue it
-ARGV[5] the channel that wakes the waiter; empty: it polls
-ARGV[6] the sequence it had, to get its place back; empty: none
-ARGV[7] claim window in ms
-ARGV[8] 1: PUBLISH counts every receiver
-ARGV[9] fence retention in ms
-ARGV[10] holder: who asks, as JSON
+ARGV[4] how long the fencing token is remembered, in ms: beyond the ttl
+ARGV[5] holder: who asks, as JSON
+ARGV[6] claim window in ms
+ARGV[7] 1: PUBLISH counts every receiver
+ARGV[8] how long the waiter counts as alive, in ms; left out with what follows: don't queue it
+ARGV[9] the channel that wakes the waiter; empty: it polls
+ARGV[10] the sequence it had, to get its place back; empty: none
 Returns {now us, 'granted', fencing token} | {now us, 'busy', remaining ms, sequence or 0} | {now us, 'late'}
 ]]
 --- @include _server-time.lua
@@ -25,7 +25,8 @@ local token, ttl = ARGV[1], ARGV[2]
 -- A command that was held up on its way must not take the key for a caller that has given up.
 if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
 
-local owner = redis.call('GET', KEYS[1])
+local records = redis.call('MGET', KEYS[1], KEYS[4])
+local owner, last_fence = records[1], records[2]
 if owner and string.sub(owner, 1, #token + 1) == token .. ' ' then
   -- The reply to an earlier try was lost. The caller counts its validity from this try, so the server must as well.
   redis.call('PEXPIRE', KEYS[1], ttl)
@@ -33,30 +34,27 @@ if owner and string.sub(owner, 1, #token + 1) == token .. ' ' then
 end
 
 if not owner then
-  local head = hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[7], ARGV[8], token)
+  local head = hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[6], ARGV[7], token)
   if head and head ~= token then owner = '~' .. head end
 end
 
 if not owner or owner == '~' .. token then
-  local last = tonumber(redis.call('GET', KEYS[4]) or 0)
-  local fence = now_us
-  if last >= now_us then
-    fence = last + 1
-    remember_fence(KEYS[4], fence, math.max(tonumber(ttl), tonumber(ARGV[9])))
-  end
-  redis.call('SET', KEYS[1], token .. ' ' .. string.format('%.0f', fence) .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[10], 'PX', ttl)
+  -- Larger than the last, and than every one that was given before the counter was lost.
+  local fence = math.max(now_us, tonumber(last_fence or 0) + 1)
+  remember_fence(KEYS[4], fence, tonumber(ARGV[4]))
+  redis.call('SET', KEYS[1], token .. ' ' .. string.format('%.0f', fence) .. ' ' .. ARGV[5], 'PX', ttl)
   return {now_us, 'granted', fence}
 end
 
 local sequence = 0
-local alive_for = tonumber(ARGV[4])
-if alive_for > 0 then
+local alive_for = tonumber(ARGV[8])
+if alive_for then
   local known = redis.call('ZSCORE', KEYS[2], token)
   if known then
     sequence = tonumber(known)
   else
-    if ARGV[6] ~= '' then
-      sequence = tonumber(ARGV[6])
+    if ARGV[10] ~= '' then
+      sequence = tonumber(ARGV[10])
     else
       -- After the last, even if the clock was set back since it came.
       local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
@@ -64,7 +62,7 @@ if alive_for > 0 then
     end
     redis.call('ZADD', KEYS[2], string.format('%.0f', sequence), token)
   end
-  redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[5])
+  redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[9])
   if redis.call('PTTL', KEYS[2]) < alive_for then
     redis.call('PEXPIRE', KEYS[2], alive_for)
     redis.call('PEXPIRE', KEYS[3], alive_for)

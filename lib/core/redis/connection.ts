@@ -25,7 +25,8 @@ function safeOptions(commandTimeout: number): SafeOptions {
     commandTimeout,
     connectTimeout: Math.max(commandTimeout, 2_000),
     // Never gives up: the process lives longer than the outage.
-    retryStrategy: (times) => Math.min(25 * 2 ** Math.min(times, 10), LONGEST_RECONNECT_DELAY) * (0.5 + Math.random() / 2),
+    retryStrategy: (times) =>
+      Math.min(25 * 2 ** Math.min(times, 10), LONGEST_RECONNECT_DELAY) * (0.5 + Math.random() / 2),
     // A master that was demoted says READONLY; only a new connection finds the new master.
     reconnectOnError: (error) => error.message.startsWith('READONLY'),
     autoResubscribe: false,
@@ -94,7 +95,11 @@ export class ConnectionSource {
   #options(): RedisOptions {
     const where = this.#where;
     if (typeof where === 'string') return {};
-    if (isCluster(where)) return { ...where.options.redisOptions, ...(where.options.keyPrefix && { keyPrefix: where.options.keyPrefix }) };
+    if (isCluster(where))
+      return {
+        ...where.options.redisOptions,
+        ...(where.options.keyPrefix && { keyPrefix: where.options.keyPrefix }),
+      };
     return isRedis(where) ? where.options : where;
   }
 }
@@ -105,7 +110,11 @@ function isRedis(value: unknown): value is Redis {
 }
 
 function isCluster(value: unknown): value is Cluster {
-  return typeof value === 'object' && isRedis(value) && (value as { isCluster?: unknown }).isCluster === true;
+  return (
+    typeof value === 'object' &&
+    isRedis(value) &&
+    (value as { isCluster?: unknown }).isCluster === true
+  );
 }
 
 /**
@@ -211,7 +220,11 @@ export class Connection {
     return outcome as R;
   }
 
-  async #within<T, F>(timeout: number, work: Promise<T>, otherwise?: F): Promise<T | F | undefined> {
+  async #within<T, F>(
+    timeout: number,
+    work: Promise<T>,
+    otherwise?: F,
+  ): Promise<T | F | undefined> {
     let timer: Timer | undefined;
     const timeUp = new Promise<F | undefined>((resolve) => {
       timer = this.clock.after(timeout, () => resolve(otherwise));
@@ -232,7 +245,12 @@ export class Connection {
   }
 
   #unreachable(): Unavailable {
-    return { kind: 'unavailable', reason: 'unreachable', cause: this.#lastError, mayHaveRun: false };
+    return {
+      kind: 'unavailable',
+      reason: 'unreachable',
+      cause: this.#lastError,
+      mayHaveRun: false,
+    };
   }
 }
 

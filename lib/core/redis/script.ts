@@ -12,7 +12,11 @@ export interface EmbeddedScript {
  * source is sent only to a server that doesn't know it (a new one, a restarted one, after SCRIPT FLUSH, another node
  * of a Cluster).
  */
-export class Script<Keys extends readonly string[], Args extends readonly (string | number)[], Reply> {
+export class Script<
+  Keys extends readonly string[],
+  Args extends readonly (string | number)[],
+  Reply,
+> {
   constructor(private readonly script: EmbeddedScript) {}
 
   async run(client: Redis | Cluster, keys: Keys, args: Args): Promise<Reply> {

@@ -4,15 +4,18 @@
 export const acquireScript = {
   name: 'acquire',
   numberOfKeys: 4,
-  sha1: '05be617caba0b9d1d15b6b85159e0d6470e88fcb',
+  sha1: '111585a8e2d62a1fa584d1384069b2d07bf0ada8',
   source: `local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(now_us / 1000)
-local function remember_fence(fence_key, fence, retention)
-  local ahead = math.max(0, math.ceil(fence / 1000) - now)
-  redis.call('SET', fence_key, string.format('%.0f', fence), 'PX', string.format('%.0f', ahead + retention))
+local function remember_fence(fence_key, fence, keep)
+  if fence > now_us then keep = keep + math.ceil((fence - now_us) / 1000) end
+  redis.call('SET', fence_key, string.format('%.0f', fence), 'PX', keep)
 end
 local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+  if redis.call('EXISTS', queue_key) == 0 then return false end
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
   while true do
     local head = redis.call('ZRANGE', queue_key, 0, 0)[1]
     if not head then return false end
@@ -31,41 +34,38 @@ local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_re
 end
 local token, ttl = ARGV[1], ARGV[2]
 if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
-local owner = redis.call('GET', KEYS[1])
+local records = redis.call('MGET', KEYS[1], KEYS[4])
+local owner, last_fence = records[1], records[2]
 if owner and string.sub(owner, 1, #token + 1) == token .. ' ' then
   redis.call('PEXPIRE', KEYS[1], ttl)
   return {now_us, 'granted', tonumber(string.match(owner, '^%S+ (%d+)'))}
 end
 if not owner then
-  local head = hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[7], ARGV[8], token)
+  local head = hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[6], ARGV[7], token)
   if head and head ~= token then owner = '~' .. head end
 end
 if not owner or owner == '~' .. token then
-  local last = tonumber(redis.call('GET', KEYS[4]) or 0)
-  local fence = now_us
-  if last >= now_us then
-    fence = last + 1
-    remember_fence(KEYS[4], fence, math.max(tonumber(ttl), tonumber(ARGV[9])))
-  end
-  redis.call('SET', KEYS[1], token .. ' ' .. string.format('%.0f', fence) .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[10], 'PX', ttl)
+  local fence = math.max(now_us, tonumber(last_fence or 0) + 1)
+  remember_fence(KEYS[4], fence, tonumber(ARGV[4]))
+  redis.call('SET', KEYS[1], token .. ' ' .. string.format('%.0f', fence) .. ' ' .. ARGV[5], 'PX', ttl)
   return {now_us, 'granted', fence}
 end
 local sequence = 0
-local alive_for = tonumber(ARGV[4])
-if alive_for > 0 then
+local alive_for = tonumber(ARGV[8])
+if alive_for then
   local known = redis.call('ZSCORE', KEYS[2], token)
   if known then
     sequence = tonumber(known)
   else
-    if ARGV[6] ~= '' then
-      sequence = tonumber(ARGV[6])
+    if ARGV[10] ~= '' then
+      sequence = tonumber(ARGV[10])
     else
       local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
       sequence = math.max(now_us, tonumber(last or 0) + 1)
     end
     redis.call('ZADD', KEYS[2], string.format('%.0f', sequence), token)
   end
-  redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[5])
+  redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[9])
   if redis.call('PTTL', KEYS[2]) < alive_for then
     redis.call('PEXPIRE', KEYS[2], alive_for)
     redis.call('PEXPIRE', KEYS[3], alive_for)
@@ -79,16 +79,12 @@ return {now_us, 'busy', redis.call('PTTL', KEYS[1]), sequence}
 /** cancel.lua */
 export const cancelScript = {
   name: 'cancel',
-  numberOfKeys: 4,
-  sha1: '3f2c43473d23904f91e29a2b64a73d38a3707087',
-  source: `local time = redis.call('TIME')
-local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local now = math.floor(now_us / 1000)
-local function remember_fence(fence_key, fence, retention)
-  local ahead = math.max(0, math.ceil(fence / 1000) - now)
-  redis.call('SET', fence_key, string.format('%.0f', fence), 'PX', string.format('%.0f', ahead + retention))
-end
-local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+  numberOfKeys: 3,
+  sha1: '202e56a1c9f5d8534ee5f38a9f1e01bc83c66d09',
+  source: `local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+  if redis.call('EXISTS', queue_key) == 0 then return false end
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
   while true do
     local head = redis.call('ZRANGE', queue_key, 0, 0)[1]
     if not head then return false end
@@ -109,13 +105,11 @@ local token = ARGV[1]
 redis.call('ZREM', KEYS[2], token)
 redis.call('HDEL', KEYS[3], token)
 local owner = redis.call('GET', KEYS[1])
-local granted = owner and string.sub(owner, 1, #token + 1) == token .. ' '
-if granted or owner == '~' .. token then
+if owner and (owner == '~' .. token or string.sub(owner, 1, #token + 1) == token .. ' ') then
   redis.call('DEL', KEYS[1])
-  if granted then remember_fence(KEYS[4], tonumber(string.match(owner, '^%S+ (%d+)')), tonumber(ARGV[2])) end
-  hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[3], ARGV[4], '')
+  hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[2], ARGV[3], '')
 end
-return {now_us}
+return 1
 `,
 } as const;
 
@@ -124,22 +118,21 @@ return {now_us}
 export const extendScript = {
   name: 'extend',
   numberOfKeys: null,
-  sha1: 'f78e7aae01b42b6cfcb4a1ee3a07c956da80eba3',
+  sha1: 'eac7bf39b485c82d42299e0ee2b434b3a550dd31',
   source: `local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(now_us / 1000)
-local function remember_fence(fence_key, fence, retention)
-  local ahead = math.max(0, math.ceil(fence / 1000) - now)
-  redis.call('SET', fence_key, string.format('%.0f', fence), 'PX', string.format('%.0f', ahead + retention))
+local function remember_fence(fence_key, fence, keep)
+  if fence > now_us then keep = keep + math.ceil((fence - now_us) / 1000) end
+  redis.call('SET', fence_key, string.format('%.0f', fence), 'PX', keep)
 end
 local replies = {now_us}
 for i = 1, #KEYS / 2 do
-  local owner_key, token, ttl = KEYS[2 * i - 1], ARGV[2 * i], ARGV[2 * i + 1]
+  local owner_key, token, ttl = KEYS[2 * i - 1], ARGV[3 * i - 2], ARGV[3 * i - 1]
   local owner = redis.call('GET', owner_key)
   if owner and string.sub(owner, 1, #token + 1) == token .. ' ' then
     redis.call('PEXPIRE', owner_key, ttl)
-    local fence = tonumber(string.match(owner, '^%S+ (%d+)'))
-    if fence > now_us then remember_fence(KEYS[2 * i], fence, math.max(tonumber(ttl), tonumber(ARGV[1]))) end
+    remember_fence(KEYS[2 * i], tonumber(string.match(owner, '^%S+ (%d+)')), tonumber(ARGV[3 * i]))
     replies[i + 1] = 1
   else
     replies[i + 1] = 0
@@ -172,16 +165,12 @@ return reply
 /** release.lua */
 export const releaseScript = {
   name: 'release',
-  numberOfKeys: 4,
-  sha1: '02cf10fe4d71fd903809b72169ee35021e5f6088',
-  source: `local time = redis.call('TIME')
-local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local now = math.floor(now_us / 1000)
-local function remember_fence(fence_key, fence, retention)
-  local ahead = math.max(0, math.ceil(fence / 1000) - now)
-  redis.call('SET', fence_key, string.format('%.0f', fence), 'PX', string.format('%.0f', ahead + retention))
-end
-local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+  numberOfKeys: 3,
+  sha1: 'e3386e5eb5ea2fd38951e34f7cc45d547bf5ac03',
+  source: `local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+  if redis.call('EXISTS', queue_key) == 0 then return false end
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
   while true do
     local head = redis.call('ZRANGE', queue_key, 0, 0)[1]
     if not head then return false end
@@ -200,15 +189,14 @@ local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_re
 end
 local token = ARGV[1]
 local owner = redis.call('GET', KEYS[1])
-if not owner or string.sub(owner, 1, #token + 1) ~= token .. ' ' then return {now_us, 0} end
+if not owner or string.sub(owner, 1, #token + 1) ~= token .. ' ' then return 0 end
 if ARGV[2] == '0' then
   redis.call('DEL', KEYS[1])
+  hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[3], ARGV[4], '')
 else
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   redis.call('SET', KEYS[1], '=' .. string.sub(owner, #token + 1), 'KEEPTTL')
 end
-remember_fence(KEYS[4], tonumber(string.match(owner, '^%S+ (%d+)')), tonumber(ARGV[3]))
-if ARGV[2] == '0' then hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[4], ARGV[5], '') end
-return {now_us, 1}
+return 1
 `,
 } as const;

@@ -1,0 +1,53 @@
+/**
+ * nestjs-redis-lock: distributed locks for NestJS on Redis.
+ */
+
+// The module
+export { RedisLockModule } from './nest/redis-lock.module.js';
+export type {
+  RedisLockModuleAsyncOptions,
+  RedisLockModuleExtras,
+  RedisLockModuleOptions,
+  RedisLockOptionsFactory,
+} from './nest/redis-lock.options.js';
+
+// The service
+export { RedisLockService } from './nest/redis-lock.service.js';
+export { getRedisLockToken, InjectRedisLock } from './nest/redis-lock.token.js';
+
+// Guarded methods
+export { CurrentLock } from './nest/current-lock.decorator.js';
+export { DistributedLock } from './nest/distributed-lock.decorator.js';
+export type {
+  DistributedLockDecorator,
+  KeyFunctionMismatch,
+} from './nest/distributed-lock.decorator.js';
+export type { GuardOptions } from './nest/guard.options.js';
+
+// Guarded handlers
+export { LockKey } from './nest/lock-key.decorator.js';
+export type { LockKeySource } from './nest/lock-key.js';
+export { RedisLockExceptionFilter } from './nest/redis-lock.exception-filter.js';
+export { RedisLockInterceptor } from './nest/redis-lock.interceptor.js';
+
+// The locks themselves, also without Nest
+export { Locker } from './core/locker.js';
+export type { AcquireOptions, TryAcquireOptions, UsingOptions } from './core/locker.js';
+export type { Duration } from './core/duration.js';
+export type { HolderState, LockState, WaiterState } from './core/backend/lock-backend.js';
+export type { LeaseState } from './core/lease.js';
+export type { Lock, LockReleased } from './core/lock.js';
+export type { LockConnection, LockerOptions, LockOptions, OnBusy } from './core/options.js';
+export type { LockEventName, LockEvents, LockListener } from './core/events.js';
+
+// Errors
+export {
+  LockBusyError,
+  LockConfigError,
+  LockError,
+  LockKeyError,
+  LockLostError,
+  LockTimeoutError,
+  LockUnavailableError,
+} from './core/errors.js';
+export type { LockErrorCode, LostReason, UnavailableReason } from './core/errors.js';

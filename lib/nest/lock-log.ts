@@ -1,0 +1,69 @@
+import { Logger } from '@nestjs/common';
+
+import type { Locker } from '../core/locker.js';
+
+/** Trouble that comes with every lease of an outage is told once in so long, in ms; the rest goes to `debug`. */
+const QUIET = 10_000;
+
+/**
+ * What the application's log is told of an instance's locks: an outage when it begins and ends, each lock that was
+ * lost (its work may have overlapped with another's), and that renewals or releases fail.
+ *
+ * Keys may come from requests, so they're written as JSON: no line break of theirs begins a line of the log.
+ */
+export class LockLog {
+  readonly #logger: Logger;
+  readonly #lastWarnings = new Map<string, number>();
+  #outageTold = false;
+
+  constructor(locker: Locker, name: string | undefined) {
+    this.#logger = new Logger(name === undefined ? 'RedisLock' : `RedisLock(${name})`);
+    locker.on('unavailable', ({ error }) => {
+      this.#outageTold = true;
+      this.#logger.warn(
+        `Redis can't be reached; calls that need a lock fail until it is back. ${described(error.cause)}`,
+      );
+    });
+    locker.on('available', () => {
+      this.#logger.log('Redis is reachable again.');
+    });
+    locker.on('lost', ({ key, fencingToken, reason }) => {
+      this.#logger.error(
+        `The lock ${JSON.stringify(key)} (fencing token ${fencingToken}) was lost: ${reason}. Its work may overlap with another's.`,
+      );
+    });
+    locker.on('jeopardy', ({ key, remaining, cause }) => {
+      this.#warnSeldom(
+        'jeopardy',
+        `The lock ${JSON.stringify(key)} could not be renewed yet; it's held for another ${Math.round(remaining)} ms. ${described(cause)}`,
+      );
+    });
+    locker.on('releaseFailed', ({ key, cause }) => {
+      this.#warnSeldom(
+        'releaseFailed',
+        `The release of the lock ${JSON.stringify(key)} could not be confirmed; it's retried, and the key is free after its ttl at the latest. ${described(cause)}`,
+      );
+    });
+  }
+
+  unreachableAtBoot(): void {
+    // Where the connection was refused, the event has already said so.
+    if (this.#outageTold) return;
+    this.#logger.warn("Redis can't be reached; calls that need a lock fail until it is there.");
+  }
+
+  #warnSeldom(kind: string, message: string): void {
+    const now = performance.now();
+    const last = this.#lastWarnings.get(kind);
+    if (last !== undefined && now - last < QUIET) {
+      this.#logger.debug(message);
+    } else {
+      this.#lastWarnings.set(kind, now);
+      this.#logger.warn(message);
+    }
+  }
+}
+
+function described(cause: unknown): string {
+  return cause instanceof Error ? `Cause: ${cause.message || cause.name}` : '';
+}

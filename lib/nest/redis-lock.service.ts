@@ -1,0 +1,159 @@
+import {
+  type BeforeApplicationShutdown,
+  Injectable,
+  type OnApplicationShutdown,
+} from '@nestjs/common';
+
+import type { LockState } from '../core/backend/lock-backend.js';
+import type { LockEventName, LockListener } from '../core/events.js';
+import type { Lock } from '../core/lock.js';
+import {
+  type AcquireOptions,
+  Locker,
+  type TryAcquireOptions,
+  type UsingOptions,
+} from '../core/locker.js';
+import type { LockerOptions, LockOptions } from '../core/options.js';
+import { LockLog } from './lock-log.js';
+
+/**
+ * Distributed locks, as a provider: what `RedisLockModule` makes one of for each instance. It's a `Locker` that lives
+ * and ends with the application:
+ *
+ *     boot ──connect──▶ serving ──beforeApplicationShutdown──▶ draining ──onApplicationShutdown──▶ closed
+ *
+ * It stops granting before Nest closes its servers, so that requests that wait for a lock end at once instead of
+ * holding the shutdown up; it closes after that, when no request needs a lock any more.
+ *
+ * @example
+ * constructor(private readonly locks: RedisLockService) {}
+ *
+ * await this.locks.using('stock:42', async (lock) => {
+ *   await this.stock.save({ fence: lock.fencingToken });
+ * });
+ */
+@Injectable()
+export class RedisLockService implements BeforeApplicationShutdown, OnApplicationShutdown {
+  readonly #locker: Locker;
+
+  /** Made by the module. Without Nest, use `Locker`. */
+  constructor(locker: Locker) {
+    this.#locker = locker;
+  }
+
+  /**
+   * Makes the service of one module instance and connects it.
+   * @internal
+   */
+  static async open(options: LockerOptions, name?: string): Promise<RedisLockService> {
+    const locker = new Locker(options);
+    const log = new LockLog(locker, name);
+    let connected: boolean;
+    try {
+      connected = await locker.connect();
+    } catch (error) {
+      // The application doesn't come up, so nobody would ever close what was opened.
+      await locker.close();
+      throw error;
+    }
+    if (!connected) log.unreachableAtBoot();
+    return new RedisLockService(locker);
+  }
+
+  /**
+   * Runs a function under a lock: takes it, runs, gives it back. Calls below the function may take the same key again.
+   *
+   * The function's own result and exception come through untouched; a release that fails is an event. With
+   * `onBusy: 'skip'`, and the key held by another, the function isn't run and the result is `undefined`.
+   *
+   * @throws LockTimeoutError, LockBusyError, LockUnavailableError, LockKeyError, LockConfigError, or the signal's reason:
+   * the function was not run. LockLostError: it ran to its end, but the lock was lost before that.
+   *
+   * @example
+   * await locks.using('stock:42', async (lock) => {
+   *   await save({ fence: lock.fencingToken });
+   * });
+   * await locks.using('report', { onBusy: 'skip' }, () => report());
+   */
+  using<T>(key: string, work: (lock: Lock) => T | PromiseLike<T>): Promise<T>;
+  using<T>(
+    key: string,
+    options: UsingOptions & { onBusy: 'skip' },
+    work: (lock: Lock) => T | PromiseLike<T>,
+  ): Promise<T | undefined>;
+  using<T>(
+    key: string,
+    options: UsingOptions,
+    work: (lock: Lock) => T | PromiseLike<T>,
+  ): Promise<T>;
+  using<T>(
+    key: string,
+    optionsOrWork: UsingOptions | ((lock: Lock) => T | PromiseLike<T>),
+    work?: (lock: Lock) => T | PromiseLike<T>,
+  ): Promise<T | undefined> {
+    // The locker tells the forms apart, and refuses what is neither.
+    return this.#locker.using(key, optionsOrWork as UsingOptions, work as (lock: Lock) => T);
+  }
+
+  /**
+   * Takes a lock that the caller gives back: with `await using`, or `release()` in a `finally`.
+   *
+   * @throws LockTimeoutError: held by others for the whole `waitTimeout`. LockBusyError: with `onBusy: 'throw'`.
+   * LockUnavailableError: Redis can't be asked. LockKeyError, LockConfigError: the arguments. The signal's reason, once
+   * it aborts. The call ends within `waitTimeout` plus `commandTimeout`, whatever Redis does.
+   *
+   * @example
+   * await using lock = await locks.acquire('stock:42', { waitTimeout: '2s', signal });
+   */
+  acquire(key: string, options?: AcquireOptions): Promise<Lock> {
+    return this.#locker.acquire(key, options);
+  }
+
+  /**
+   * Takes a lock if it's free at this moment and nobody waits for it; else gives `null`.
+   * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   *
+   * @example
+   * const lock = await locks.tryAcquire('stock:42');
+   * if (lock !== null) await lock.release();
+   */
+  tryAcquire(key: string, options?: TryAcquireOptions): Promise<Lock | null> {
+    return this.#locker.tryAcquire(key, options);
+  }
+
+  /**
+   * Who holds a key, and who waits for it.
+   * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   */
+  query(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
+    return this.#locker.query(key, options);
+  }
+
+  /**
+   * The lock under which the running call was started, by `using`, `@DistributedLock` or the interceptor, if it's
+   * still held: the innermost, or that on `key`. Only locks of this instance.
+   */
+  current(key?: string): Lock | undefined {
+    return this.#locker.current(key);
+  }
+
+  /**
+   * Listens to an event; returns the function that stops it. A listener that throws affects nothing.
+   *
+   * @example
+   * locks.on('lost', ({ key, reason }) => metrics.lockLost(key, reason));
+   */
+  on<N extends LockEventName>(name: N, listener: LockListener<N>): () => void {
+    return this.#locker.on(name, listener);
+  }
+
+  /** @internal */
+  beforeApplicationShutdown(): void {
+    this.#locker.stopGranting();
+  }
+
+  /** @internal */
+  async onApplicationShutdown(): Promise<void> {
+    await this.#locker.close();
+  }
+}
