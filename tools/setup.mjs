@@ -62,12 +62,16 @@ export function ensureDependencies() {
   const reason = whyDependenciesDiffer();
   if (reason === undefined) return;
   say(`${reason}: running "npm ci" (changes node_modules only).`);
-  const { status, error } = spawnSync('npm', ['ci', '--no-audit', '--no-fund'], {
-    cwd: root,
-    // stdout belongs to the result of whoever called us.
-    stdio: ['ignore', process.stderr, process.stderr],
-    shell: process.platform === 'win32',
-  });
+  const { status, error } = spawnSync(
+    'npm',
+    ['ci', '--no-audit', '--no-fund', '--loglevel=error'],
+    {
+      cwd: root,
+      // stdout belongs to the result of whoever called us.
+      stdio: ['ignore', process.stderr, process.stderr],
+      shell: process.platform === 'win32',
+    },
+  );
   if (error || status !== 0) {
     throw new SetupError(
       `"npm ci" failed${error ? ` (${error.message})` : ''}. Without a network? Run it by hand to see.`,
@@ -87,7 +91,9 @@ function whyDependenciesDiffer() {
     const found = installed[path];
     // Optional packages are for one platform each, and most are for another than this.
     if (!found && optional) continue;
-    if (!found || found.version !== version || found.integrity !== integrity) {
+    // Not every registry has the packages of all platforms; the lock holds no integrity for those it lacked.
+    const isOther = found && integrity !== undefined && found.integrity !== integrity;
+    if (!found || found.version !== version || isOther) {
       return `node_modules differs from package-lock.json (${path.replace('node_modules/', '')})`;
     }
     if (!existsSync(join(root, path))) return `${path} is missing`;

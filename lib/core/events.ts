@@ -50,14 +50,18 @@ export class LockEmitter {
     if (listeners === undefined || listeners.size === 0) return;
     const event = describe();
     for (const listener of listeners as Set<LockListener<N>>) {
-      try {
-        listener(event);
-      } catch (error) {
+      const warn = (error: unknown) =>
         process.emitWarning(
           new Error(`A listener of the lock event '${name}' threw; the lock is not affected.`, {
             cause: error,
           }),
         );
+      try {
+        // An asynchronous listener may reject, which nobody would handle.
+        const result: unknown = listener(event);
+        if (result instanceof Promise) result.catch(warn);
+      } catch (error) {
+        warn(error);
       }
     }
   }

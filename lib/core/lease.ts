@@ -1,3 +1,4 @@
+import type { ExtendOutcome } from './backend/lock-backend.js';
 import type { Clock } from './clock.js';
 import { LockLostError, type LostReason } from './errors.js';
 import type { LockName } from './lock-name.js';
@@ -43,7 +44,7 @@ export class Lease {
   /** When a failed renewal is tried again; 0: none failed since the last success. */
   retryAt = 0;
   /** The extend that is under way. */
-  extending: Promise<unknown> | undefined;
+  extending: Promise<ExtendOutcome> | undefined;
 
   readonly #keepUntil: number;
   #state: LeaseState = 'held';

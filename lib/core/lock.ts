@@ -55,7 +55,7 @@ export type LockReleased = 'released' | 'lost' | 'unconfirmed';
 export interface LockKeeper {
   release(lock: HeldLock): Promise<LockReleased>;
   extend(lease: Lease): Promise<void>;
-  newReentry(): Reentry<AcquireRequestOfCaller>;
+  newReentry(lease: Lease): Reentry<AcquireRequestOfCaller>;
 }
 
 /** One holder's lock: one of those that stand on a lease. */
@@ -63,14 +63,14 @@ export class HeldLock implements Lock {
   readonly lease: Lease;
   /** The lock inside which this one was entered again. */
   readonly parent: HeldLock | undefined;
-  readonly #keeper: LockKeeper;
+  readonly keeper: LockKeeper;
   #released: Promise<LockReleased> | undefined;
   #reentry: Reentry<AcquireRequestOfCaller> | undefined;
 
   constructor(lease: Lease, keeper: LockKeeper, parent?: HeldLock) {
     this.lease = lease;
     this.parent = parent;
-    this.#keeper = keeper;
+    this.keeper = keeper;
     lease.locks += 1;
   }
 
@@ -110,12 +110,12 @@ export class HeldLock implements Lock {
 
   async extend(): Promise<void> {
     this.assertHeld();
-    await this.#keeper.extend(this.lease);
+    await this.keeper.extend(this.lease);
     this.assertHeld();
   }
 
   release(): Promise<LockReleased> {
-    this.#released ??= this.#keeper.release(this);
+    this.#released ??= this.keeper.release(this);
     return this.#released;
   }
 
@@ -125,13 +125,12 @@ export class HeldLock implements Lock {
 
   /** Where calls below this holder enter again. Made when the first does. */
   get reentry(): Reentry<AcquireRequestOfCaller> {
-    this.#reentry ??= this.#keeper.newReentry();
+    this.#reentry ??= this.keeper.newReentry(this.lease);
     return this.#reentry;
   }
 
-  /** Ends re-entry, if there was any: the holder is done. */
-  endReentry(): Reentry<AcquireRequestOfCaller> | undefined {
-    this.#reentry?.end();
+  /** The same, if any did. */
+  get startedReentry(): Reentry<AcquireRequestOfCaller> | undefined {
     return this.#reentry;
   }
 }

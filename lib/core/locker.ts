@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomBytes, randomUUID } from 'node:crypto';
 
 import { openBackend } from './backend/open-backend.js';
@@ -74,13 +75,19 @@ export class Locker {
   readonly #queues = new Map<string, WaitQueue>();
   readonly #context: WaitQueueContext;
   readonly #keeper: LockKeeper;
-  /** Those who wait to enter a lock again, so that closing can refuse them. */
-  readonly #reentries = new Set<Reentry<AcquireRequestOfCaller>>();
+  /** Where locks are entered again, so that those who wait there can be told when the lease is lost, or when we close. */
+  readonly #reentries = new Map<Reentry<AcquireRequestOfCaller>, Lease>();
   readonly #tokenPrefix = randomBytes(9).toString('base64url');
   #state: 'open' | 'draining' | 'closed' = 'open';
   #closing: Promise<void> | undefined;
-  /** How many single tries are under way. */
-  #tries = 0;
+  /**
+   * Runs what serves all callers in the context in which the locker was made. In that of the call that happened to
+   * start it (the one timer, the subscriber), everything that it causes would count as below that call: another's abort
+   * listener could enter its locks again.
+   */
+  readonly #outside = AsyncLocalStorage.snapshot();
+  /** How many commands for a lock are under way that aren't a queue's: single tries and releases. */
+  #underWay = 0;
   #onSettled: (() => void) | undefined;
 
   /**
@@ -88,7 +95,7 @@ export class Locker {
    */
   constructor(options: LockerOptions, parts: LockerParts = {}) {
     this.#options = resolveLockerOptions(options);
-    this.#clock = parts.clock ?? systemClock;
+    this.#clock = detached(parts.clock ?? systemClock, this.#outside);
     const random = parts.random ?? Math.random;
     const { commandTimeout } = this.#options;
     this.#backend = parts.backend ?? openBackend(this.#options, this.#clock, this.#events);
@@ -104,15 +111,16 @@ export class Locker {
       commandTimeout,
       stands,
       newToken: () => this.#newToken(),
+      outside: this.#outside,
     };
-    this.#backend.wakeUp.onWake((token) => {
+    this.#backend.wakeUp.onWake((token, within) => {
       if (token === undefined) for (const queue of this.#queues.values()) queue.wake();
-      else stands.get(token)?.wake();
+      else stands.get(token)?.wake(within);
     });
     this.#keeper = {
       release: (lock) => this.#release(lock),
       extend: (lease) => this.#extend(lease),
-      newReentry: () => this.#newReentry(),
+      newReentry: (lease) => this.#newReentry(lease),
     };
   }
 
@@ -255,14 +263,17 @@ export class Locker {
 
   async #close(): Promise<void> {
     this.stopGranting();
-    await this.#until(() => this.#renewal.size === 0, this.#options.drainTimeout);
+    await this.#until(
+      () => this.#renewal.size === 0 && this.#underWay === 0,
+      this.#options.drainTimeout,
+    );
     this.#state = 'closed';
     this.#refuseWaiting(() => true);
     for (const lease of this.#renewal.leases) lease.lose('shutdown');
     this.#renewal.stop();
     // What is under way ends by its own command timeout; what it leaves is cleaned up while the connection is there.
     await this.#until(
-      () => this.#queues.size === 0 && this.#tries === 0,
+      () => this.#queues.size === 0 && this.#underWay === 0,
       2 * this.#options.commandTimeout,
     );
     await this.#cleanUp.close();
@@ -274,7 +285,7 @@ export class Locker {
     const refusal = ({ key }: AcquireRequestOfCaller) =>
       new LockUnavailableError(key, 'shutting-down');
     for (const queue of [...this.#queues.values()]) queue.refuse(which, refusal);
-    for (const reentry of this.#reentries) reentry.refuse(which, refusal);
+    for (const reentry of this.#reentries.keys()) reentry.refuse(which, refusal);
   }
 
   /** Ends when the condition holds, or after the timeout. Looked at whenever a lease, a queue or a try ends. */
@@ -301,12 +312,9 @@ export class Locker {
     const resolved = options === undefined ? defaults : resolveLockOptions(lockOptions, defaults);
     const onBusy = onBusyOf(resolved.onBusy);
     const name = LockName.of(resolved.prefix, key);
-    resolved.signal?.throwIfAborted();
+    if (resolved.signal?.aborted) throw resolved.signal.reason;
 
     const heldKeys = this.#heldKeys();
-    if (this.#state === 'closed' || (this.#state === 'draining' && heldKeys.length === 0)) {
-      throw new LockUnavailableError(key, 'shutting-down');
-    }
     const request: AcquireRequestOfCaller = {
       key,
       options: resolved,
@@ -331,6 +339,10 @@ export class Locker {
       }
     }
 
+    // Asked here and not at the door: entering a lock again takes nothing, and it may have become otherwise meanwhile.
+    if (this.#state === 'closed' || (this.#state === 'draining' && heldKeys.length === 0)) {
+      throw new LockUnavailableError(key, 'shutting-down');
+    }
     if (onBusy === 'wait') return this.#lockOn(await this.#queueOf(name).enter(request), since);
     const grant = await this.#tryOnce(name, resolved);
     return grant.kind === 'busy'
@@ -347,7 +359,11 @@ export class Locker {
   /** The lock that this call may enter again: the one it names, or the one it was started under. */
   #outer(name: LockName, within: Lock | undefined): HeldLock | undefined {
     if (within === undefined) return heldByCallOn(this.#keeper, name);
-    if (!(within instanceof HeldLock) || within.lease.name.owner !== name.owner) {
+    if (
+      !(within instanceof HeldLock) ||
+      within.keeper !== this.#keeper ||
+      within.lease.name.owner !== name.owner
+    ) {
       throw new LockConfigError(
         `Expected option \`within\` to be a lock that this service gave for the same key and prefix, got ${
           within instanceof HeldLock ? `one on '${within.key}'` : 'something else'
@@ -384,12 +400,12 @@ export class Locker {
   ): Promise<({ kind: 'granted' } & LeaseGrant) | Busy> {
     // It never jumps a queue: not the one at the backend, and not the one in this process.
     if (this.#queues.get(name.owner)?.contended) return { kind: 'busy', remaining: undefined };
-    this.#tries += 1;
+    this.#underWay += 1;
     try {
+      const notAfter = this.#clock.now() + this.#options.commandTimeout;
       // Twice, because a reply that says "late" has set our idea of the server's clock right.
       for (let attempt = 0; attempt < 2; attempt += 1) {
         const held = { name, token: this.#newToken(), ttl: options.ttl };
-        const notAfter = this.#clock.now() + this.#options.commandTimeout;
         const outcome = await this.#backend.tryAcquire({ ...held, notAfter, place: undefined });
         switch (outcome.kind) {
           case 'granted':
@@ -408,12 +424,17 @@ export class Locker {
       }
       throw new LockUnavailableError(name.key, 'no-answer');
     } finally {
-      this.#tries -= 1;
+      this.#underWay -= 1;
       this.#onSettled?.();
     }
   }
 
   #lockOn(grant: LeaseGrant, since: number): HeldLock {
+    if (this.#state === 'closed') {
+      // Nobody would renew it, or tell of its loss.
+      this.#cleanUp.cancel(grant);
+      throw new LockUnavailableError(grant.name.key, 'shutting-down');
+    }
     const lease = new Lease(grant, this.#clock, (lost, reason) => this.#onLost(lost, reason));
     this.#renewal.watch(lease);
     const lock = new HeldLock(lease, this.#keeper);
@@ -427,6 +448,9 @@ export class Locker {
 
   #onLost(lease: Lease, reason: LostReason): void {
     this.#renewal.unwatch(lease);
+    // Who waits to enter it again competes like anyone.
+    for (const [reentry, itsLease] of this.#reentries)
+      if (itsLease === lease) this.#endReentry(reentry);
     // Nobody works under it any more, so the next need not wait for the server's expiry.
     if (reason !== 'taken') this.#cleanUp.cancel(lease);
     this.#events.emit('lost', () => ({
@@ -439,22 +463,20 @@ export class Locker {
 
   async #extend(lease: Lease): Promise<void> {
     const outcome = await this.#renewal.renewNow(lease);
-    if (outcome?.kind === 'unavailable') throw unavailableError(lease.name.key, outcome);
+    if (outcome.kind === 'unavailable') throw unavailableError(lease.name.key, outcome);
   }
 
   async #release(lock: HeldLock): Promise<LockReleased> {
-    const { lease, parent } = lock;
-    const reentry = lock.endReentry();
-    if (reentry !== undefined) this.#reentries.delete(reentry);
+    const { lease, parent, startedReentry } = lock;
+    if (startedReentry !== undefined) this.#endReentry(startedReentry);
     parent?.reentry.leave();
     lease.locks -= 1;
     if (lease.locks > 0) return lease.isHeld ? 'released' : 'lost';
 
     if (!lease.markReleased()) return 'lost';
+    // A renewal that is under way needn't be awaited: after the release it finds another's token or none, and the token
+    // isn't used again.
     this.#renewal.unwatch(lease);
-    // A renewal that arrives after the release changes nothing at the backend, but it would after a new acquire of the
-    // same token, and it must not report on a lease that is gone.
-    if (lease.extending !== undefined) await lease.extending;
     const release = () => ({
       name: lease.name,
       token: lease.token,
@@ -462,7 +484,9 @@ export class Locker {
       keepFor: Math.ceil(lease.keepFor),
     });
     const request = release();
+    this.#underWay += 1;
     const outcome = await this.#backend.release(request);
+    this.#underWay -= 1;
     this.#onSettled?.();
     const { key } = lease.name;
     const { fencingToken } = lease;
@@ -485,13 +509,18 @@ export class Locker {
     }
   }
 
-  #newReentry(): Reentry<AcquireRequestOfCaller> {
+  #newReentry(lease: Lease): Reentry<AcquireRequestOfCaller> {
     const reentry = new Reentry<AcquireRequestOfCaller>(
       this.#clock,
       ({ key, since, heldKeys }) => new LockTimeoutError(key, this.#clock.now() - since, heldKeys),
     );
-    this.#reentries.add(reentry);
+    this.#reentries.set(reentry, lease);
     return reentry;
+  }
+
+  #endReentry(reentry: Reentry<AcquireRequestOfCaller>): void {
+    this.#reentries.delete(reentry);
+    reentry.end();
   }
 
   #newToken(): string {
@@ -500,6 +529,14 @@ export class Locker {
 }
 
 const NO_KEYS: readonly string[] = [];
+
+/** A clock whose timers don't run in the context of the call that started them. */
+function detached(clock: Clock, outside: <T>(work: () => T) => T): Clock {
+  return {
+    now: () => clock.now(),
+    after: (delay, callback, kind) => outside(() => clock.after(delay, callback, kind)),
+  };
+}
 
 type Busy = { kind: 'busy'; remaining: number | undefined };
 

@@ -214,7 +214,9 @@ function checked(
 }
 
 function duration(option: string, value: unknown, least: number, hint = ''): number {
-  const milliseconds = millisecondsOf(value);
+  const given = millisecondsOf(value);
+  // Redis takes whole ms, and '16.1s' is a little more than 16,100 in floating point.
+  const milliseconds = given === undefined ? undefined : Math.round(given);
   if (milliseconds === undefined || milliseconds < least || milliseconds > LONGEST_DURATION) {
     throw invalid(
       option,

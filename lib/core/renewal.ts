@@ -62,11 +62,10 @@ export class Renewal {
     this.#siftDown(last);
   }
 
-  /** Renews a lease now, outside its turn, after the renewal that may be under way. */
-  async renewNow(lease: Lease): Promise<ExtendOutcome | undefined> {
-    await lease.extending;
-    const [outcome] = await this.#extend([lease]);
-    return outcome;
+  /** Renews a lease now, outside its turn, unless a renewal is under way already. */
+  async renewNow(lease: Lease): Promise<ExtendOutcome> {
+    if (lease.extending === undefined) this.#extend([lease]);
+    return lease.extending as Promise<ExtendOutcome>;
   }
 
   stop(): void {
@@ -141,15 +140,17 @@ export class Renewal {
     for (let start = 0; start < due.length; start += BATCH_SIZE) {
       const batch = due.slice(start, start + BATCH_SIZE);
       this.#extend(batch);
-      for (const lease of batch) this.watch(lease);
+      // One may have been released meanwhile, by a listener of another's loss.
+      for (const lease of batch) if (lease.isHeld) this.watch(lease);
     }
     this.#arm();
   }
 
-  #extend(batch: Lease[]): Promise<readonly ExtendOutcome[]> {
+  #extend(batch: Lease[]): void {
     const done = this.#extendAndApply(batch);
-    for (const lease of batch) lease.extending = done;
-    return done;
+    batch.forEach((lease, index) => {
+      lease.extending = done.then((outcomes) => outcomes[index] as ExtendOutcome);
+    });
   }
 
   async #extendAndApply(batch: Lease[]): Promise<readonly ExtendOutcome[]> {

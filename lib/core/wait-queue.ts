@@ -11,6 +11,9 @@ import { WaitingLine, type WaitRequest } from './waiting-line.js';
 
 /** A waiter counts as alive for the ttl it asks for, and at least for this long: a short ttl needn't mean busy polling. */
 const SHORTEST_LIFE = 1_000;
+function lifeOf(ttl: number): number {
+  return Math.max(ttl, SHORTEST_LIFE);
+}
 /** How long after the end of a lease the queue's head looks for itself, at most: the holder has crashed. */
 const EXPIRY_JITTER = 10;
 /** The first try of a caller may take at least this long, however short its `waitTimeout`: it has to reach the server. */
@@ -39,7 +42,9 @@ export class WaitQueue {
   #stand: Stand;
   #running = false;
   #woken = false;
-  #alarm: { readonly timer: Timer; readonly ring: () => void } | undefined;
+  /** Monotonic: when to look at the key at the latest, by what a wake-up said. */
+  #lookAt = Number.POSITIVE_INFINITY;
+  #alarm: Alarm | undefined;
 
   /** `onEnd` is told when nobody waits any more: callers that come later need a new queue. */
   constructor(
@@ -67,22 +72,29 @@ export class WaitQueue {
   enter(request: AcquireRequestOfCaller): Promise<LeaseGrant> {
     const othersWait = this.#line.size > 0;
     const caller = this.#line.join(request);
-    if (othersWait) {
+    if (this.#running) {
+      // Also where nobody waits any more: what is under way was sent for a caller that has given up.
       this.#line.watch(caller);
-      this.#announce(request, undefined);
-    } else if (!this.#running) {
+      if (othersWait) this.#announce(request, undefined);
+    } else {
       this.#running = true;
-      void this.#run();
+      void this.context.outside(() => this.#run());
     }
     return caller.promise;
   }
 
-  /** Somebody says that the key may be had. */
-  wake(): void {
-    this.#woken = true;
-    this.#alarm?.ring();
+  /** Somebody says that the key may be had: now, or by what is known in so many ms at the latest. */
+  wake(within = 0): void {
+    if (within === 0) {
+      this.#woken = true;
+      this.#alarm?.ring();
+      return;
+    }
+    this.#lookAt = Math.min(this.#lookAt, this.context.clock.now() + within + this.#jitter());
+    this.#alarm?.setFor(this.#lookAt);
   }
 
+  /** Refuses those who wait for whom `which` says so. */
   refuse(
     which: (request: AcquireRequestOfCaller) => boolean,
     error: (request: AcquireRequestOfCaller) => unknown,
@@ -95,6 +107,7 @@ export class WaitQueue {
     const backoff = new Backoff(FIRST_RETRY, LONGEST_RETRY, this.context.random);
     for (let head = this.#line.first; head !== undefined; head = this.#line.first) {
       this.#woken = false;
+      this.#lookAt = Number.POSITIVE_INFINITY;
       const { ttl } = head.request.options;
       const outcome = await this.#try(head.request);
       if (outcome.kind === 'granted') {
@@ -117,13 +130,9 @@ export class WaitQueue {
         await this.#sleep(backoff.next());
       }
     }
-    if (this.#stand.left)
-      this.context.cleanUp.cancel({
-        name: this.name,
-        token: this.#stand.token,
-        ttl: SHORTEST_LIFE,
-      });
-    this.context.stands.delete(this.#stand.token);
+    const { token, left } = this.#stand;
+    if (left > 0) this.context.cleanUp.cancel({ name: this.name, token, ttl: left });
+    this.context.stands.delete(token);
     this.onEnd();
   }
 
@@ -145,17 +154,14 @@ export class WaitQueue {
       token: stand.token,
       ttl,
       notAfter,
-      place: queues
-        ? { aliveFor: Math.max(ttl, SHORTEST_LIFE), sequence: stand.sequence }
-        : undefined,
+      place: queues ? { aliveFor: lifeOf(ttl), sequence: stand.sequence } : undefined,
     });
     switch (outcome.kind) {
       case 'granted':
-        stand.left = true;
         stand.unavailable = undefined;
         break;
       case 'busy':
-        stand.left = queues;
+        stand.left = queues ? lifeOf(ttl) : 0;
         stand.unavailable = undefined;
         stand.sequence = outcome.sequence ?? stand.sequence;
         break;
@@ -202,7 +208,9 @@ export class WaitQueue {
       this.context.cleanUp.cancel({ name: this.name, token, ttl });
       if (head !== undefined) this.#line.watch(head);
     }
-    this.#changeStand(newStand(this.context));
+    // One that couldn't be used doesn't cost its place.
+    const { told, sequence } = this.#stand;
+    this.#changeStand({ ...newStand(this.context), ...(!usable && { told, sequence }) });
   }
 
   #changeStand(next: Stand): void {
@@ -216,18 +224,15 @@ export class WaitQueue {
     if (head !== undefined) this.#announce(head.request, remaining);
     if (!this.#stand.told) {
       this.#stand.told = true;
-      if (!this.#stand.left) {
+      if (this.#stand.left === 0) {
         // Not queued yet. Listen, then queue, which looks at the key once more.
         await wakeUp.subscribe();
         return;
       }
     }
     // A key without expiry isn't ours (set by hand): only polling tells when it goes.
-    const leaseEnds =
-      remaining < 0
-        ? Number.POSITIVE_INFINITY
-        : remaining + 1 + this.context.random() * EXPIRY_JITTER;
-    const refresh = Math.max(ttl, SHORTEST_LIFE) / 2;
+    const leaseEnds = remaining < 0 ? Number.POSITIVE_INFINITY : remaining + this.#jitter();
+    const refresh = lifeOf(ttl) / 2;
     const poll = wakeUp.listening
       ? Number.POSITIVE_INFINITY
       : LONGEST_RETRY * (0.5 + this.context.random() / 2);
@@ -236,14 +241,29 @@ export class WaitQueue {
 
   #sleep(delay: number): Promise<void> {
     if (this.#woken || this.#line.size === 0) return Promise.resolve();
+    const { clock } = this.context;
     return new Promise((resolve) => {
+      let at = Number.POSITIVE_INFINITY;
+      let timer: Timer | undefined;
       const ring = () => {
-        this.#alarm?.timer.cancel();
+        timer?.cancel();
         this.#alarm = undefined;
         resolve();
       };
-      this.#alarm = { timer: this.context.clock.after(delay, ring), ring };
+      const setFor = (time: number) => {
+        if (time >= at) return;
+        timer?.cancel();
+        at = time;
+        timer = clock.after(at - clock.now(), ring);
+      };
+      setFor(Math.min(clock.now() + delay, this.#lookAt));
+      this.#alarm = { ring, setFor };
     });
+  }
+
+  /** A moment after the server's expiry, and not the same for all who wait for it. */
+  #jitter(): number {
+    return 1 + this.context.random() * EXPIRY_JITTER;
   }
 
   #onGaveUp(): void {
@@ -276,6 +296,8 @@ export interface WaitQueueContext {
   /** Which queue a wake-up for a token is meant for. */
   readonly stands: Map<string, WaitQueue>;
   newToken(): string;
+  /** Runs what isn't below the call that starts it. */
+  outside<T>(work: () => T): T;
 }
 
 /** One who waits, and what for. */
@@ -290,14 +312,20 @@ export interface AcquireRequestOfCaller extends WaitRequest {
   announced: boolean;
 }
 
+/** The end of a sleep: sooner by `ring` or `setFor`, never later. */
+interface Alarm {
+  ring(): void;
+  setFor(time: number): void;
+}
+
 interface Stand {
   readonly token: string;
   /** The place that the backend gave it. */
   sequence: number | undefined;
   /** The backend has said "busy": whoever stands here has begun to wait. */
   told: boolean;
-  /** The token may be in the backend's queue, or hold the key. */
-  left: boolean;
+  /** For how long, in ms, the token may be left in the backend's queue. */
+  left: number;
   /** The last answer was none. */
   unavailable: Unavailable | undefined;
 }
@@ -307,7 +335,7 @@ function newStand(context: WaitQueueContext): Stand {
     token: context.newToken(),
     sequence: undefined,
     told: false,
-    left: false,
+    left: 0,
     unavailable: undefined,
   };
 }

@@ -12,6 +12,11 @@ export interface WakeUp {
   readonly listening: boolean;
   /** Begins to listen, unless it does. Ends within the command timeout, whether or not it succeeded; never rejects. */
   subscribe(): Promise<void>;
-  /** Who is told: with the token that was woken, or with `undefined` where every waiter must look for itself. */
-  onWake(listener: (token: string | undefined) => void): void;
+  onWake(listener: WakeListener): void;
 }
+
+/**
+ * Told with the token that was woken, or with `undefined` where every waiter must look for itself. `within`: not to look
+ * now, but in so many ms at the latest.
+ */
+export type WakeListener = (token: string | undefined, within?: number) => void;

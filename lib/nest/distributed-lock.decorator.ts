@@ -116,11 +116,11 @@ function callUnderLock(
       .then(
         (result) => {
           resolve(result);
-          observable?.released();
+          return observable?.released();
         },
         (error: unknown) => {
           reject(error);
-          observable?.released(error);
+          return observable?.released(error);
         },
       );
   });

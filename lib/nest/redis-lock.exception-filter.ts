@@ -3,6 +3,7 @@ import {
   Catch,
   type ExceptionFilter,
   HttpStatus,
+  Inject,
   Logger,
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
@@ -11,6 +12,8 @@ import { throwError } from 'rxjs';
 import { type LockBusyError, LockError, type LockErrorCode } from '../core/errors.js';
 
 /** What a `@Catch` compares with: the lock errors of every copy of this package, as ESM and as CommonJS. */
+// Nest compares with `instanceof`, so that it has to be a class.
+// oxlint-disable-next-line typescript/no-extraneous-class
 abstract class AnyLockError {
   static [Symbol.hasInstance](value: unknown): boolean {
     return LockError.is(value);
@@ -65,7 +68,7 @@ const RETRY_AFTER = 1;
 export class RedisLockExceptionFilter implements ExceptionFilter<LockError> {
   private readonly logger = new Logger('RedisLock');
 
-  constructor(private readonly adapterHost: HttpAdapterHost) {}
+  constructor(@Inject(HttpAdapterHost) private readonly adapterHost: HttpAdapterHost) {}
 
   catch(exception: LockError, host: ArgumentsHost): unknown {
     const answer = ANSWERS[exception.code];

@@ -3,6 +3,7 @@ import type { Writable } from 'node:stream';
 import {
   type CallHandler,
   type ExecutionContext,
+  Inject,
   Injectable,
   type NestInterceptor,
 } from '@nestjs/common';
@@ -48,7 +49,7 @@ const CLIENT_GONE = Symbol('client gone');
  */
 @Injectable()
 export class RedisLockInterceptor implements NestInterceptor {
-  constructor(private readonly moduleRef: ModuleRef) {}
+  constructor(@Inject(ModuleRef) private readonly moduleRef: ModuleRef) {}
 
   /** @internal */
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {

@@ -44,7 +44,11 @@ export async function killHolder(victim, heir, key) {
     return held.some(({ application }) => application === victim.name);
   });
   const inherited = expectJson('POST', `${heir.url}/locks/${key}/hold?seconds=0`);
-  await until(`${heir.name} waits for ${key}`, 5_000, async () => (await state()).pending.length > 0);
+  await until(
+    `${heir.name} waits for ${key}`,
+    5_000,
+    async () => (await state()).pending.length > 0,
+  );
   const killedAt = performance.now();
   await victim.child.kill();
   await inherited;

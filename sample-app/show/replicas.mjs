@@ -2,12 +2,13 @@
 import { fileURLToPath } from 'node:url';
 
 import { Child } from './child.mjs';
-import { getJson } from './http.mjs';
+import { request, until } from './http.mjs';
 
 const main = fileURLToPath(new URL('../dist/main.js', import.meta.url));
 const threeInOne = fileURLToPath(new URL('../dist/three-in-one.js', import.meta.url));
 const clockBehind = new URL('../clock-behind.mjs', import.meta.url).href;
 const START_TIMEOUT = 20_000;
+const HEALTH_TIMEOUT = 2_000;
 
 export const NAMES = ['A', 'B', 'C'];
 
@@ -60,10 +61,24 @@ export async function startThreeInOne({ basePort, env }) {
 async function answering(child, start) {
   try {
     const started = await start();
-    for (const { url } of [started].flat()) await getJson(`${url}/health`);
+    await Promise.all([started].flat().map(({ url }) => answers(child, url)));
     return started;
   } catch (error) {
     await child.stop();
     throw error;
+  }
+}
+
+async function answers(child, url) {
+  let answer;
+  try {
+    await until(`${url} is well`, HEALTH_TIMEOUT, async () => {
+      answer = await request('GET', `${url}/health`);
+      return answer.status === 200;
+    });
+  } catch (error) {
+    throw child.error(
+      `does not answer as it should: ${JSON.stringify(answer?.body ?? error.message)}`,
+    );
   }
 }

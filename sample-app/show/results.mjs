@@ -19,10 +19,12 @@ export function verdict({ unguarded, guarded, takeover, ticks }) {
   for (const [at, writers] of ticks.entries()) {
     if (writers.length !== 1) wrong.push(`report ${at + 1} was written ${writers.length} times`);
   }
-  const luck = unguarded.oversold === 0 ? ' (By luck, nothing was oversold without it either.)' : '';
+  const luck =
+    unguarded.oversold === 0 ? ' (By luck, nothing was oversold without it either.)' : '';
   return {
     good: wrong.length === 0,
-    text: wrong.length === 0 ? `The lock did what it promises.${luck}` : `WRONG: ${wrong.join('; ')}.`,
+    text:
+      wrong.length === 0 ? `The lock did what it promises.${luck}` : `WRONG: ${wrong.join('; ')}.`,
   };
 }
 
@@ -38,7 +40,10 @@ export function table({ unguarded, guarded, takeover, ticks, clocks }) {
     ['Longest wait for the lock', '-', `${Math.round(guarded.longestWait)} ms`],
   ];
   const facts = [
-    [`Report, every second: written by`, ticks.map((names) => names.join('+') || 'none').join('  ')],
+    [
+      `Report, every second: written by`,
+      ticks.map((names) => names.join('+') || 'none').join('  '),
+    ],
     ['', clocks],
     [
       `kill -9 of a replica with a lock`,

@@ -1,3 +1,5 @@
+import type { Duration } from 'nestjs-redis-lock';
+
 /** What makes one replica differ from another: who it is, where it listens, and what it shares with the others. */
 export class Settings {
   /** How this replica is called in sales, reports and `GET /locks/:key`. */
@@ -9,7 +11,7 @@ export class Settings {
   /** What all Redis keys of the shop begin with: two shops on one Redis don't meet. */
   readonly shop: string;
   /** How long a lock outlives a replica that was killed. */
-  readonly lockTtl: string;
+  readonly lockTtl: Duration;
   /** Who takes the money: a POST to this address is answered once it has been paid. */
   readonly paymentUrl: string | undefined;
   /** Without an address, how long paying takes, in ms. */
@@ -20,7 +22,7 @@ export class Settings {
     this.port = Number(env['PORT'] ?? 3000);
     this.redisUrl = env['REDIS_URL'] || undefined;
     this.shop = env['SHOP'] ?? 'ticket-shop';
-    this.lockTtl = env['LOCK_TTL'] ?? '2s';
+    this.lockTtl = (env['LOCK_TTL'] ?? '2s') as Duration;
     this.paymentUrl = env['PAYMENT_URL'] || undefined;
     this.paymentTime = Number(env['PAYMENT_MS'] ?? 5);
   }

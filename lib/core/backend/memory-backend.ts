@@ -2,7 +2,7 @@ import { hostname } from 'node:os';
 
 import { type Clock, systemClock, type Timer } from '../clock.js';
 import type { LockName } from '../lock-name.js';
-import type { WakeUp } from '../wake-up.js';
+import type { WakeListener, WakeUp } from '../wake-up.js';
 import type {
   AcquireOutcome,
   AcquireRequest,
@@ -137,6 +137,7 @@ export class MemoryBackend implements LockBackend {
     if (owner?.kind !== 'held' || owner.token !== token) return { kind: 'taken' };
     if (keepFor > 0) {
       entry.owner = { ...owner, kind: 'kept', until: this.#clock.now() + keepFor };
+      lookWithin(entry, keepFor);
     } else {
       entry.owner = undefined;
       this.#handOn(entry, undefined);
@@ -184,7 +185,10 @@ export class MemoryBackend implements LockBackend {
 
   #rememberFence(entry: MemoryEntry, fence: number, ttl: number): void {
     entry.fence = Math.max(entry.fence, fence);
-    entry.fenceUntil = Math.max(entry.fenceUntil, this.#clock.now() + ttl + FENCE_RETENTION);
+    entry.fenceUntil = Math.max(
+      entry.fenceUntil,
+      this.#clock.now() + ttl + FENCE_RETENTION + Math.max(0, fence / 1_000 - Date.now()),
+    );
   }
 
   #enqueue(entry: MemoryEntry, token: string, aliveFor: number, hint: number | undefined): number {
@@ -208,13 +212,19 @@ export class MemoryBackend implements LockBackend {
       if (head.aliveUntil < now || !this.#store.wakeUps.has(head.wakeUp)) continue;
       entry.owner = { kind: 'reserved', token: head.token, until: now + CLAIM_WINDOW };
       head.wakeUp.wake(head.token);
+      lookWithin(entry, CLAIM_WINDOW);
       return;
     }
   }
 }
 
+/** Tells the first few waiters when to look at the latest, as the script of the same name does. */
+function lookWithin({ queue }: MemoryEntry, milliseconds: number): void {
+  for (const { wakeUp, token } of queue.slice(0, 3)) wakeUp.wake(token, milliseconds);
+}
+
 class MemoryWakeUp implements WakeUp {
-  #listener: (token: string | undefined) => void = () => {};
+  #listener: WakeListener = () => {};
 
   constructor(private readonly store: MemoryStore) {}
 
@@ -226,13 +236,13 @@ class MemoryWakeUp implements WakeUp {
     this.store.wakeUps.add(this);
   }
 
-  onWake(listener: (token: string | undefined) => void): void {
+  onWake(listener: WakeListener): void {
     this.#listener = listener;
   }
 
   /** Later, as a message would come: the release that wakes must not run into the waiter's next step. */
-  wake(token: string): void {
-    queueMicrotask(() => this.#listener(token));
+  wake(token: string, within = 0): void {
+    queueMicrotask(() => this.#listener(token, within));
   }
 }
 

@@ -104,9 +104,11 @@ export class RedisBackend implements LockBackend {
       application: options.application,
     });
     const channel = `${this.#keyPrefix}${options.prefix}:wake:${randomBytes(9).toString('base64url')}`;
-    this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout);
     this.#connection = new Connection(this.#source, commandTimeout, clock, events, () =>
       this.#serverClock.forget(),
+    );
+    this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout, () =>
+      this.#connection.mayPublish(channel),
     );
   }
 
@@ -130,6 +132,7 @@ export class RedisBackend implements LockBackend {
         this.#countReceivers,
         ...(place === undefined ? ([] as const) : this.#placeArguments(place)),
       ],
+      notAfter,
     );
     if (outcome.kind === 'unavailable') return outcome;
     const { reply, sentAt, receivedAt } = outcome;
@@ -150,21 +153,27 @@ export class RedisBackend implements LockBackend {
 
   async extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
     // In a Cluster the keys of one script must share a slot, and those of two names seldom do.
-    if (this.#source.isCluster && leases.length > 1) {
-      return (await Promise.all(leases.map((lease) => this.extend([lease])))).flat();
-    }
+    if (this.#source.isCluster && leases.length > 1) return this.#extendEach(leases);
     const keys = leases.flatMap(({ name }) => [
       this.#prefixed(name.owner),
       this.#prefixed(name.fence),
     ]);
     const args = leases.flatMap(({ token, ttl }) => [token, ttl, ttl + FENCE_RETENTION]);
     const outcome = await this.#connection.run(EXTEND, keys, args);
-    if (outcome.kind === 'unavailable') return leases.map(() => outcome);
+    if (outcome.kind === 'unavailable') {
+      // What is wrong with one (an ACL that doesn't know its prefix) isn't wrong with all.
+      const mayBeOne = outcome.reason === 'refused' && leases.length > 1;
+      return mayBeOne ? this.#extendEach(leases) : leases.map(() => outcome);
+    }
     const { reply, sentAt, receivedAt } = outcome;
     this.#serverClock.observe(reply[0] / 1_000, sentAt, receivedAt);
     return leases.map((_, index) =>
       reply[index + 1] === 1 ? { kind: 'extended', sentAt } : { kind: 'taken' },
     );
+  }
+
+  async #extendEach(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
+    return (await Promise.all(leases.map((lease) => this.extend([lease])))).flat();
   }
 
   async release({ name, token, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {

@@ -25,8 +25,8 @@ local token, ttl = ARGV[1], ARGV[2]
 -- A command that was held up on its way must not take the key for a caller that has given up.
 if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
 
-local records = redis.call('MGET', KEYS[1], KEYS[4])
-local owner, last_fence = records[1], records[2]
+-- Not by MGET, which shows a key of another type as free.
+local owner = redis.call('GET', KEYS[1])
 if owner and string.sub(owner, 1, #token + 1) == token .. ' ' then
   -- The reply to an earlier try was lost. The caller counts its validity from this try, so the server must as well.
   redis.call('PEXPIRE', KEYS[1], ttl)
@@ -40,7 +40,7 @@ end
 
 if not owner or owner == '~' .. token then
   -- Larger than the last, and than every one that was given before the counter was lost.
-  local fence = math.max(now_us, tonumber(last_fence or 0) + 1)
+  local fence = math.max(now_us, tonumber(redis.call('GET', KEYS[4]) or 0) + 1)
   remember_fence(KEYS[4], fence, tonumber(ARGV[4]))
   redis.call('SET', KEYS[1], token .. ' ' .. string.format('%.0f', fence) .. ' ' .. ARGV[5], 'PX', ttl)
   return {now_us, 'granted', fence}
@@ -63,9 +63,7 @@ if alive_for then
     redis.call('ZADD', KEYS[2], string.format('%.0f', sequence), token)
   end
   redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[9])
-  if redis.call('PTTL', KEYS[2]) < alive_for then
-    redis.call('PEXPIRE', KEYS[2], alive_for)
-    redis.call('PEXPIRE', KEYS[3], alive_for)
-  end
+  if redis.call('PTTL', KEYS[2]) < alive_for then redis.call('PEXPIRE', KEYS[2], alive_for) end
+  if redis.call('PTTL', KEYS[3]) < alive_for then redis.call('PEXPIRE', KEYS[3], alive_for) end
 end
 return {now_us, 'busy', redis.call('PTTL', KEYS[1]), sequence}

@@ -10,6 +10,10 @@ import type { Script } from './script.js';
 export type RedisClient = Redis | Cluster;
 
 const LONGEST_RECONNECT_DELAY = 1_000;
+/** As ioredis words it. */
+const TIMED_OUT = 'Command timed out';
+/** A timer may be so many ms early, by the clock that we read. */
+const TIMER_PRECISION = 5;
 
 /**
  * Settings of every connection that is ours. ioredis' defaults are made for data that may be written twice or late;
@@ -27,12 +31,15 @@ function safeOptions(commandTimeout: number): SafeOptions {
     // Never gives up: the process lives longer than the outage.
     retryStrategy: (times) =>
       Math.min(25 * 2 ** Math.min(times, 10), LONGEST_RECONNECT_DELAY) * (0.5 + Math.random() / 2),
-    // A master that was demoted says READONLY; only a new connection finds the new master.
-    reconnectOnError: (error) => error.message.startsWith('READONLY'),
+    // A master that was demoted says READONLY (Redis 6 with other words around it); only a new connection finds the new one.
+    reconnectOnError: (error) => error.message.includes('READONLY'),
     autoResubscribe: false,
     enableAutoPipelining: false,
     enableReadyCheck: true,
     lazyConnect: false,
+    disconnectTimeout: 200,
+    sentinelRetryStrategy: (times) =>
+      Math.min(25 * 2 ** Math.min(times, 10), LONGEST_RECONNECT_DELAY),
     // The library writes the whole key itself, channels included.
     keyPrefix: '',
     stringNumbers: false,
@@ -77,10 +84,12 @@ export class ConnectionSource {
   open(): RedisClient {
     const safe = safeOptions(this.#commandTimeout);
     const where = this.#where;
-    if (typeof where === 'string') return new Redis(where, safe);
+    // The options first: where a URL's query names one of them as well, ioredis takes what it has read before.
+    if (typeof where === 'string') return new Redis(safe as never, where as never);
     if (isCluster(where)) {
       return where.duplicate([], {
-        redisOptions: { ...where.options.redisOptions, ...safe },
+        // A node's connection is opened by the pool: one that opens itself is dropped again, and the whole client with it.
+        redisOptions: { ...where.options.redisOptions, ...safe, lazyConnect: true },
         enableOfflineQueue: false,
         enableAutoPipelining: false,
         lazyConnect: false,
@@ -94,7 +103,8 @@ export class ConnectionSource {
 
   #options(): RedisOptions {
     const where = this.#where;
-    if (typeof where === 'string') return {};
+    if (typeof where === 'string')
+      return { keyPrefix: new URL(where).searchParams.get('keyPrefix') ?? '' };
     if (isCluster(where))
       return {
         ...where.options.redisOptions,
@@ -134,6 +144,8 @@ export class Connection {
   #told = false;
   readonly #isCluster: boolean;
   readonly #firstOutcome: Promise<void>;
+  /** When the server was last heard of. */
+  #heardAt = 0;
 
   constructor(
     source: ConnectionSource,
@@ -168,26 +180,35 @@ export class Connection {
   }
 
   /** Waits until it's known whether there's a server: ready, refused, or the time is up. */
-  async connect(): Promise<{ kind: 'connected' } | Unavailable> {
-    if (this.#state === 'connecting') await this.#within(this.commandTimeout, this.#firstOutcome);
-    return this.#state === 'ready' ? { kind: 'connected' } : this.#unreachable();
+  connect(): Promise<{ kind: 'connected' } | Unavailable> {
+    return this.#connectBy(this.clock.now() + this.commandTimeout);
   }
 
-  /** Runs a script. `sentAt`: local time just before it was written. */
-  async run<K extends readonly string[], A extends readonly (string | number)[], R>(
+  /**
+   * Runs a script. `sentAt`: local time just before it was written. Everything that it takes (to connect, to send the
+   * source to a server that doesn't know it) ends by the deadline, and within the command timeout.
+   */
+  run<K extends readonly string[], A extends readonly (string | number)[], R>(
     script: Script<K, A, R>,
     keys: K,
     args: A,
+    deadline = Number.POSITIVE_INFINITY,
   ): Promise<Replied<R> | Unavailable> {
-    return this.#send(() => script.run(this.client, keys, args));
+    return this.#send((retryIn) => script.run(this.client, keys, args, retryIn), deadline);
   }
 
   /** The server's clock, as seconds and microseconds. */
-  async time(): Promise<Replied<[number, number]> | Unavailable> {
+  time(): Promise<Replied<[number, number]> | Unavailable> {
     return this.#send(async () => {
       const [seconds, microseconds] = await this.client.time();
       return [Number(seconds), Number(microseconds)];
     });
+  }
+
+  /** Whether this user may publish on a channel. Where that can't be found out, it's assumed. */
+  async mayPublish(channel: string): Promise<boolean> {
+    const outcome = await this.#send(() => this.client.publish(channel, ''));
+    return outcome.kind === 'reply' || outcome.reason !== 'refused';
   }
 
   close(): void {
@@ -195,29 +216,51 @@ export class Connection {
     this.client.disconnect();
   }
 
-  async #send<R>(command: () => Promise<R>): Promise<Replied<R> | Unavailable> {
+  async #connectBy(deadline: number): Promise<{ kind: 'connected' } | Unavailable> {
+    if (this.#state === 'connecting') {
+      await this.#within(deadline - this.clock.now(), this.#firstOutcome);
+    }
+    return this.#state === 'ready' ? { kind: 'connected' } : this.#unreachable();
+  }
+
+  async #send<R>(
+    command: (bounded: <T>(retry: Promise<T>) => Promise<T>) => Promise<R>,
+    givenDeadline = Number.POSITIVE_INFINITY,
+  ): Promise<Replied<R> | Unavailable> {
+    const deadline = Math.min(givenDeadline, this.clock.now() + this.commandTimeout);
     if (this.#state !== 'ready') {
-      const connected = await this.connect();
+      const connected = await this.#connectBy(deadline);
       if (connected.kind === 'unavailable') return connected;
     }
     const sentAt = this.clock.now();
+    if (sentAt >= deadline)
+      return {
+        kind: 'unavailable',
+        reason: 'no-answer',
+        cause: this.#lastError,
+        mayHaveRun: false,
+      };
+    const bounded = <T>(work: Promise<T>) => this.#bounded(work, deadline);
     try {
-      // A Cluster client follows redirections and retries by itself, each with a timeout of its own; this bounds them all.
-      const reply = this.#isCluster ? await this.#bounded(command()) : await command();
-      return { kind: 'reply', reply, sentAt, receivedAt: this.clock.now() };
+      // ioredis bounds one command by itself. A Cluster client follows redirections and retries, each with a timeout of
+      // its own, and a caller may have less time.
+      const needsBound =
+        this.#isCluster || deadline - sentAt < this.commandTimeout - TIMER_PRECISION;
+      const reply = await (needsBound ? bounded(command(bounded)) : command(bounded));
+      const receivedAt = this.clock.now();
+      this.#heardAt = receivedAt;
+      return { kind: 'reply', reply, sentAt, receivedAt };
     } catch (error) {
-      return this.#failed(error);
+      return this.#failed(error, sentAt);
     }
   }
 
-  async #bounded<R>(reply: Promise<R>): Promise<R> {
+  async #bounded<T>(work: Promise<T>, deadline: number): Promise<T> {
     const timedOut = Symbol();
-    const outcome = await this.#within(this.commandTimeout, reply, timedOut);
-    if (outcome === timedOut) {
-      reply.catch(() => {});
-      throw new Error('Command timed out');
-    }
-    return outcome as R;
+    const outcome = await this.#within(deadline - this.clock.now(), work, timedOut);
+    if (outcome !== timedOut) return outcome as T;
+    work.catch(() => {});
+    throw new Error(TIMED_OUT);
   }
 
   async #within<T, F>(
@@ -236,12 +279,22 @@ export class Connection {
     }
   }
 
-  #failed(error: unknown): Unavailable {
+  #failed(error: unknown, sentAt: number): Unavailable {
     const { name, message } = error instanceof Error ? error : { name: '', message: '' };
     // What ioredis refuses to send with the offline queue off has surely not run.
     if (message.includes('enableOfflineQueue')) return this.#unreachable();
-    const reason = name === 'ReplyError' ? 'refused' : 'no-answer';
-    return { kind: 'unavailable', reason, cause: error, mayHaveRun: true };
+    if (name === 'ReplyError') {
+      this.#heardAt = this.clock.now();
+      return { kind: 'unavailable', reason: 'refused', cause: error, mayHaveRun: true };
+    }
+    // Nothing was heard for a whole command timeout: the link may be dead without either side knowing, and only a new
+    // one shows. (Nodes of a Cluster: ioredis' own affair.)
+    const silent =
+      this.#heardAt < sentAt && this.clock.now() - sentAt >= this.commandTimeout - TIMER_PRECISION;
+    if (message === TIMED_OUT && silent && this.#state === 'ready' && !this.#isCluster) {
+      (this.client as Redis).disconnect(true);
+    }
+    return { kind: 'unavailable', reason: 'no-answer', cause: error, mayHaveRun: true };
   }
 
   #unreachable(): Unavailable {

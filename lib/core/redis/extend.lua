@@ -13,8 +13,9 @@ Returns {now us, 1 | 0 for each lease: prolonged, or not its token's}
 local replies = {now_us}
 for i = 1, #KEYS / 2 do
   local owner_key, token, ttl = KEYS[2 * i - 1], ARGV[3 * i - 2], ARGV[3 * i - 1]
-  local owner = redis.call('GET', owner_key)
-  if owner and string.sub(owner, 1, #token + 1) == token .. ' ' then
+  -- Protected: a key that another application made into something else must not stop the renewal of all the others.
+  local owner = redis.pcall('GET', owner_key)
+  if type(owner) == 'string' and string.sub(owner, 1, #token + 1) == token .. ' ' then
     redis.call('PEXPIRE', owner_key, ttl)
     remember_fence(KEYS[2 * i], tonumber(string.match(owner, '^%S+ (%d+)')), tonumber(ARGV[3 * i]))
     replies[i + 1] = 1

@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.js';
-import type { WakeUp } from '../wake-up.js';
+import type { WakeListener, WakeUp } from '../wake-up.js';
 import type { ConnectionSource, RedisClient } from './connection.js';
 
 /**
@@ -10,10 +10,10 @@ export class RedisWakeUp implements WakeUp {
   readonly channel: string;
   #client: RedisClient | undefined;
   #listening = false;
-  /** The server won't let us subscribe (ACL): there's only polling. */
+  /** The server won't let us subscribe or publish (ACL): there's only polling. */
   #refused = false;
   #closed = false;
-  #listener: (token: string | undefined) => void = () => {};
+  #listener: WakeListener = () => {};
   readonly #subscribers = new Set<() => void>();
 
   constructor(
@@ -21,6 +21,8 @@ export class RedisWakeUp implements WakeUp {
     channel: string,
     private readonly clock: Clock,
     private readonly timeout: number,
+    /** A user who may not publish can't be woken by its like either: they share their permissions. */
+    private readonly mayPublish: () => Promise<boolean>,
   ) {
     this.channel = channel;
   }
@@ -29,7 +31,7 @@ export class RedisWakeUp implements WakeUp {
     return this.#listening;
   }
 
-  onWake(listener: (token: string | undefined) => void): void {
+  onWake(listener: WakeListener): void {
     this.#listener = listener;
   }
 
@@ -62,7 +64,10 @@ export class RedisWakeUp implements WakeUp {
     client.on('ready', () => void this.#listen(client));
     client.on('close', () => (this.#listening = false));
     client.on('error', () => {});
-    client.on('message', (_channel: string, token: string) => this.#listener(token));
+    client.on('message', (_channel: string, message: string) => {
+      const [token, within] = message.split(' ');
+      if (token) this.#listener(token, within === undefined ? 0 : Number(within));
+    });
     return client;
   }
 
@@ -70,18 +75,27 @@ export class RedisWakeUp implements WakeUp {
     try {
       await client.subscribe(this.channel);
     } catch (error) {
-      // Cut off again: the next 'ready' tries anew. Refused: who waits must know that nobody will tell.
-      if (error instanceof Error && error.name === 'ReplyError') {
-        this.#refused = true;
-        this.#settle();
-      }
+      if (this.#closed) return;
+      // Refused: who waits must know that nobody will tell. Else cut off, which reconnects by itself, or not answered in
+      // time, after which nobody knows what the server thinks: only a new connection does.
+      if (error instanceof Error && error.name === 'ReplyError') this.#refuse();
+      else if (client.status === 'ready') client.disconnect(true);
       return;
     }
-    if (this.#closed) return;
+    if (!(await this.mayPublish())) {
+      this.#refuse();
+      return;
+    }
+    if (this.#closed || client.status !== 'ready') return;
     this.#listening = true;
     this.#settle();
     // What was published while nobody listened is lost: let everybody look.
     this.#listener(undefined);
+  }
+
+  #refuse(): void {
+    this.#refused = true;
+    this.#settle();
   }
 
   #settle(): void {

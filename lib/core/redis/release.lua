@@ -22,5 +22,6 @@ else
   -- The expiry first: a server that is out of memory refuses the SET only as a script's first write.
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   redis.call('SET', KEYS[1], '=' .. string.sub(owner, #token + 1), 'KEEPTTL')
+  look_within(KEYS[2], KEYS[3], ARGV[2])
 end
 return 1

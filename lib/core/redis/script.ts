@@ -19,12 +19,20 @@ export class Script<
 > {
   constructor(private readonly script: EmbeddedScript) {}
 
-  async run(client: Redis | Cluster, keys: Keys, args: Args): Promise<Reply> {
+  /** `bounded` puts a bound on the second command, where one is needed: the first has used time already. */
+  async run(
+    client: Redis | Cluster,
+    keys: Keys,
+    args: Args,
+    bounded: <T>(retry: Promise<T>) => Promise<T> = (retry) => retry,
+  ): Promise<Reply> {
     try {
       return (await client.evalsha(this.script.sha1, keys.length, ...keys, ...args)) as Reply;
     } catch (error) {
       if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error;
-      return (await client.eval(this.script.source, keys.length, ...keys, ...args)) as Reply;
+      return (await bounded(
+        client.eval(this.script.source, keys.length, ...keys, ...args),
+      )) as Reply;
     }
   }
 }

@@ -4,13 +4,19 @@
 export const acquireScript = {
   name: 'acquire',
   numberOfKeys: 4,
-  sha1: '111585a8e2d62a1fa584d1384069b2d07bf0ada8',
+  sha1: 'afacd7c715cb754ff7958c0564e9bbd7f97da68b',
   source: `local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(now_us / 1000)
 local function remember_fence(fence_key, fence, keep)
   if fence > now_us then keep = keep + math.ceil((fence - now_us) / 1000) end
   redis.call('SET', fence_key, string.format('%.0f', fence), 'PX', keep)
+end
+local function look_within(queue_key, waiters_key, milliseconds)
+  for _, waiter in ipairs(redis.call('ZRANGE', queue_key, 0, 2)) do
+    local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ (.+)$')
+    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+  end
 end
 local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
   if redis.call('EXISTS', queue_key) == 0 then return false end
@@ -23,19 +29,21 @@ local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_re
     local woken = false
     if head ~= claimant and alive_until and tonumber(alive_until) >= now then
       local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
-      if type(receivers) ~= 'number' then return false end
+      if type(receivers) ~= 'number' then return claimant ~= '' and head end
       woken = receivers > 0 or count_receivers ~= '1'
     end
     redis.call('ZREM', queue_key, head)
     redis.call('HDEL', waiters_key, head)
-    if woken then redis.call('SET', owner_key, '~' .. head, 'PX', claim_window) end
+    if woken then
+      redis.call('SET', owner_key, '~' .. head, 'PX', claim_window)
+      look_within(queue_key, waiters_key, claim_window)
+    end
     if woken or head == claimant then return head end
   end
 end
 local token, ttl = ARGV[1], ARGV[2]
 if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
-local records = redis.call('MGET', KEYS[1], KEYS[4])
-local owner, last_fence = records[1], records[2]
+local owner = redis.call('GET', KEYS[1])
 if owner and string.sub(owner, 1, #token + 1) == token .. ' ' then
   redis.call('PEXPIRE', KEYS[1], ttl)
   return {now_us, 'granted', tonumber(string.match(owner, '^%S+ (%d+)'))}
@@ -45,7 +53,7 @@ if not owner then
   if head and head ~= token then owner = '~' .. head end
 end
 if not owner or owner == '~' .. token then
-  local fence = math.max(now_us, tonumber(last_fence or 0) + 1)
+  local fence = math.max(now_us, tonumber(redis.call('GET', KEYS[4]) or 0) + 1)
   remember_fence(KEYS[4], fence, tonumber(ARGV[4]))
   redis.call('SET', KEYS[1], token .. ' ' .. string.format('%.0f', fence) .. ' ' .. ARGV[5], 'PX', ttl)
   return {now_us, 'granted', fence}
@@ -66,10 +74,8 @@ if alive_for then
     redis.call('ZADD', KEYS[2], string.format('%.0f', sequence), token)
   end
   redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[9])
-  if redis.call('PTTL', KEYS[2]) < alive_for then
-    redis.call('PEXPIRE', KEYS[2], alive_for)
-    redis.call('PEXPIRE', KEYS[3], alive_for)
-  end
+  if redis.call('PTTL', KEYS[2]) < alive_for then redis.call('PEXPIRE', KEYS[2], alive_for) end
+  if redis.call('PTTL', KEYS[3]) < alive_for then redis.call('PEXPIRE', KEYS[3], alive_for) end
 end
 return {now_us, 'busy', redis.call('PTTL', KEYS[1]), sequence}
 `,
@@ -80,8 +86,14 @@ return {now_us, 'busy', redis.call('PTTL', KEYS[1]), sequence}
 export const cancelScript = {
   name: 'cancel',
   numberOfKeys: 3,
-  sha1: '202e56a1c9f5d8534ee5f38a9f1e01bc83c66d09',
-  source: `local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+  sha1: '4272a18c06954db06b759bfa070be1d555600301',
+  source: `local function look_within(queue_key, waiters_key, milliseconds)
+  for _, waiter in ipairs(redis.call('ZRANGE', queue_key, 0, 2)) do
+    local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ (.+)$')
+    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+  end
+end
+local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
   if redis.call('EXISTS', queue_key) == 0 then return false end
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -92,12 +104,15 @@ export const cancelScript = {
     local woken = false
     if head ~= claimant and alive_until and tonumber(alive_until) >= now then
       local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
-      if type(receivers) ~= 'number' then return false end
+      if type(receivers) ~= 'number' then return claimant ~= '' and head end
       woken = receivers > 0 or count_receivers ~= '1'
     end
     redis.call('ZREM', queue_key, head)
     redis.call('HDEL', waiters_key, head)
-    if woken then redis.call('SET', owner_key, '~' .. head, 'PX', claim_window) end
+    if woken then
+      redis.call('SET', owner_key, '~' .. head, 'PX', claim_window)
+      look_within(queue_key, waiters_key, claim_window)
+    end
     if woken or head == claimant then return head end
   end
 end
@@ -118,7 +133,7 @@ return 1
 export const extendScript = {
   name: 'extend',
   numberOfKeys: null,
-  sha1: 'eac7bf39b485c82d42299e0ee2b434b3a550dd31',
+  sha1: '42dfc129c6432afb70c7817080ca247988fcbb1d',
   source: `local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(now_us / 1000)
@@ -129,8 +144,8 @@ end
 local replies = {now_us}
 for i = 1, #KEYS / 2 do
   local owner_key, token, ttl = KEYS[2 * i - 1], ARGV[3 * i - 2], ARGV[3 * i - 1]
-  local owner = redis.call('GET', owner_key)
-  if owner and string.sub(owner, 1, #token + 1) == token .. ' ' then
+  local owner = redis.pcall('GET', owner_key)
+  if type(owner) == 'string' and string.sub(owner, 1, #token + 1) == token .. ' ' then
     redis.call('PEXPIRE', owner_key, ttl)
     remember_fence(KEYS[2 * i], tonumber(string.match(owner, '^%S+ (%d+)')), tonumber(ARGV[3 * i]))
     replies[i + 1] = 1
@@ -166,8 +181,14 @@ return reply
 export const releaseScript = {
   name: 'release',
   numberOfKeys: 3,
-  sha1: 'e3386e5eb5ea2fd38951e34f7cc45d547bf5ac03',
-  source: `local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+  sha1: 'dda5bd64af1319c78388fac578a4dfec2f4b0769',
+  source: `local function look_within(queue_key, waiters_key, milliseconds)
+  for _, waiter in ipairs(redis.call('ZRANGE', queue_key, 0, 2)) do
+    local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ (.+)$')
+    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+  end
+end
+local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
   if redis.call('EXISTS', queue_key) == 0 then return false end
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -178,12 +199,15 @@ export const releaseScript = {
     local woken = false
     if head ~= claimant and alive_until and tonumber(alive_until) >= now then
       local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
-      if type(receivers) ~= 'number' then return false end
+      if type(receivers) ~= 'number' then return claimant ~= '' and head end
       woken = receivers > 0 or count_receivers ~= '1'
     end
     redis.call('ZREM', queue_key, head)
     redis.call('HDEL', waiters_key, head)
-    if woken then redis.call('SET', owner_key, '~' .. head, 'PX', claim_window) end
+    if woken then
+      redis.call('SET', owner_key, '~' .. head, 'PX', claim_window)
+      look_within(queue_key, waiters_key, claim_window)
+    end
     if woken or head == claimant then return head end
   end
 end
@@ -196,6 +220,7 @@ if ARGV[2] == '0' then
 else
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   redis.call('SET', KEYS[1], '=' .. string.sub(owner, #token + 1), 'KEEPTTL')
+  look_within(KEYS[2], KEYS[3], ARGV[2])
 end
 return 1
 `,

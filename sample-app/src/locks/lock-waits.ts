@@ -4,11 +4,13 @@ import { RedisLockService } from 'nestjs-redis-lock';
 export interface Waits {
   /** How many callers of this replica had to wait for the key. */
   readonly waited: number;
-  /** In ms, of those who got it. */
+  /** The longest wait of those who got it, in ms. */
   readonly longest: number;
+  /** How many found it taken, and did without. */
+  readonly skipped: number;
 }
 
-/** Counts, by the library's events, who had to wait for a key on this replica, and for how long. */
+/** Counts, by the library's events, what callers of this replica have met at a key. */
 @Injectable()
 export class LockWaits implements OnModuleInit, OnModuleDestroy {
   readonly #waits = new Map<string, Waits>();
@@ -19,12 +21,13 @@ export class LockWaits implements OnModuleInit, OnModuleDestroy {
   onModuleInit(): void {
     this.#stop = [
       this.locks.on('waiting', ({ key }) => {
-        const { waited, longest } = this.of(key);
-        this.#waits.set(key, { waited: waited + 1, longest });
+        this.#set(key, ({ waited }) => ({ waited: waited + 1 }));
       }),
-      this.locks.on('acquired', ({ key, waited: time }) => {
-        const { waited, longest } = this.of(key);
-        if (waited > 0) this.#waits.set(key, { waited, longest: Math.max(longest, time) });
+      this.locks.on('acquired', ({ key, waited }) => {
+        this.#set(key, ({ longest }) => ({ longest: Math.max(longest, waited) }));
+      }),
+      this.locks.on('busy', ({ key }) => {
+        this.#set(key, ({ skipped }) => ({ skipped: skipped + 1 }));
       }),
     ];
   }
@@ -34,6 +37,11 @@ export class LockWaits implements OnModuleInit, OnModuleDestroy {
   }
 
   of(key: string): Waits {
-    return this.#waits.get(key) ?? { waited: 0, longest: 0 };
+    return this.#waits.get(key) ?? { waited: 0, longest: 0, skipped: 0 };
+  }
+
+  #set(key: string, change: (waits: Waits) => Partial<Waits>): void {
+    const waits = this.of(key);
+    this.#waits.set(key, { ...waits, ...change(waits) });
   }
 }

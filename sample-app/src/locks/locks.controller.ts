@@ -1,6 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { Controller, Get, Param, ParseFloatPipe, Post, Query } from '@nestjs/common';
+import {
+  type BeforeApplicationShutdown,
+  Controller,
+  Get,
+  Param,
+  ParseFloatPipe,
+  Post,
+  Query,
+} from '@nestjs/common';
 import { type LockState, RedisLockService } from 'nestjs-redis-lock';
 
 import { Settings } from '../settings.js';
@@ -10,7 +18,9 @@ const LONGEST_HOLD_SECONDS = 60;
 
 /** A look at the locks, and one to hold by hand. */
 @Controller('locks/:key')
-export class LocksController {
+export class LocksController implements BeforeApplicationShutdown {
+  readonly #closing = new AbortController();
+
   constructor(
     private readonly locks: RedisLockService,
     private readonly waits: LockWaits,
@@ -31,9 +41,15 @@ export class LocksController {
   ): Promise<{ key: string; heldBy: string; fencingToken: number }> {
     const time = 1_000 * Math.min(seconds, LONGEST_HOLD_SECONDS);
     return this.locks.using(key, { waitTimeout: '30s' }, async (lock) => {
-      // Aborted only if the lock is lost.
-      await sleep(time, undefined, { signal: lock.signal }).catch(() => lock.assertHeld());
+      const signal = AbortSignal.any([lock.signal, this.#closing.signal]);
+      // Cut short: fails if the lock is lost, and ends here and now if the replica is to end.
+      await sleep(time, undefined, { signal }).catch(() => lock.assertHeld());
       return { key, heldBy: this.settings.replica, fencingToken: lock.fencingToken };
     });
+  }
+
+  /** Nest waits for requests to end before it closes anything, and nobody needs these any more. */
+  beforeApplicationShutdown(): void {
+    this.#closing.abort();
   }
 }

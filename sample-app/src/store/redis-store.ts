@@ -23,8 +23,7 @@ export class RedisStore extends Store implements OnApplicationShutdown {
   constructor(url: string, shop: string) {
     super();
     this.#redis = new Redis(url, { keyPrefix: `${shop}:` });
-    const logger = new Logger(RedisStore.name);
-    this.#redis.on('error', (error) => logger.warn(error.message || String(error)));
+    this.#warnOnceAnOutage();
   }
 
   async read(name: string): Promise<string | undefined> {
@@ -59,5 +58,16 @@ export class RedisStore extends Store implements OnApplicationShutdown {
   /** Comes after the HTTP server has answered everybody. */
   async onApplicationShutdown(): Promise<void> {
     await this.#redis.quit();
+  }
+
+  /** ioredis tells of every try to connect, and goes on trying. */
+  #warnOnceAnOutage(): void {
+    const logger = new Logger(RedisStore.name);
+    let told = false;
+    this.#redis.on('error', ({ message }) => {
+      if (!told) logger.warn(`No connection to Redis: ${message}`);
+      told = true;
+    });
+    this.#redis.on('ready', () => (told = false));
   }
 }

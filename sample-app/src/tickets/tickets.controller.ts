@@ -8,10 +8,7 @@ export class TicketsController {
   constructor(private readonly boxOffice: BoxOffice) {}
 
   @Put()
-  open(
-    @Param('event') event: string,
-    @Body('stock', ParseIntPipe) stock: number,
-  ): Promise<Sales> {
+  open(@Param('event') event: string, @Body('stock', ParseIntPipe) stock: number): Promise<Sales> {
     return this.boxOffice.open(event, stock);
   }
 

@@ -34,6 +34,7 @@ export function monotonic(): number {
 export class Replica {
   readonly #worker: TestWorker<FromReplica, Call>;
   #calls = 0;
+  #killed = false;
 
   private constructor(worker: TestWorker<FromReplica, Call>) {
     this.#worker = worker;
@@ -75,6 +76,10 @@ export class Replica {
     return (await this.call<string[]>('warnings')).value;
   }
 
+  get alive(): boolean {
+    return !this.#killed;
+  }
+
   pause(): void {
     this.#worker.pause();
   }
@@ -85,6 +90,7 @@ export class Replica {
 
   /** Ends it as a crash would. */
   async kill(): Promise<void> {
+    this.#killed = true;
     await this.#worker.kill();
   }
 
@@ -179,6 +185,10 @@ export class RemoteLocker {
 
   close(): Promise<Timed<void>> {
     return this.replica.call('close', this.id);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.replica.alive) await this.close();
   }
 }
 

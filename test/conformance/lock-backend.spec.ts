@@ -1,0 +1,123 @@
+/**
+ * The suite for backends over each of them: a real redis-server, a real Redis Cluster (of one node, which is enough to
+ * refuse keys of different slots in one script), and this process's memory.
+ */
+import { afterAll, beforeAll } from '@jest/globals';
+import { Cluster, Redis } from 'ioredis';
+import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
+import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
+import type { LockBackend } from '../../lib/core/backend/lock-backend.js';
+import { systemClock } from '../../lib/core/clock.js';
+import { LockEmitter } from '../../lib/core/events.js';
+import { eventually } from '../support/eventually.js';
+import { RedisServer } from '../support/redis-server.js';
+import { type BackendStore, describeLockBackend } from './lock-backend.suite.js';
+
+let standalone: RedisServer;
+let clusterNode: RedisServer;
+
+beforeAll(async () => {
+  [standalone, clusterNode] = await Promise.all([
+    RedisServer.start(),
+    RedisServer.start({ args: ['--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1'] }),
+  ]);
+  await clusterNode.command('CLUSTER', 'ADDSLOTSRANGE', '0', '16383');
+  await eventually(async () =>
+    (await clusterNode.command('CLUSTER', 'INFO')).includes('cluster_state:ok'),
+  );
+});
+
+afterAll(async () => {
+  await Promise.all([standalone.stop(), clusterNode.stop()]);
+});
+
+describeLockBackend('Redis', () => openRedisStore(standalone, standalone.url));
+
+describeLockBackend(
+  'Redis Cluster',
+  async () => {
+    const cluster = new Cluster([{ host: '127.0.0.1', port: clusterNode.port }]);
+    const store = await openRedisStore(clusterNode, cluster);
+    return {
+      ...store,
+      close: async () => {
+        await store.close();
+        cluster.disconnect();
+      },
+    };
+  },
+  { knowsWhoListens: false },
+);
+
+describeLockBackend('memory', async () => openMemoryStore());
+
+async function openRedisStore(
+  server: RedisServer,
+  connection: string | Cluster,
+): Promise<BackendStore> {
+  const client = new Redis(server.url);
+  await client.flushall();
+  return {
+    open: () =>
+      new RedisBackend(
+        { connection, commandTimeout: 2_000, prefix: 'lock', application: 'conformance' },
+        systemClock,
+        new LockEmitter(),
+      ),
+    noticesClosed: async (backend: LockBackend) => {
+      const { channel } = (backend as RedisBackend).wakeUp;
+      await eventually(async () => (await client.pubsub('NUMSUB', channel))[1] === 0);
+    },
+    loseData: async () => {
+      await client.flushall();
+    },
+    setFence: async (name, fence) => {
+      await client.set(name.fence, fence, 'PX', 7_200_000);
+    },
+    contents: async () => {
+      const keys = await client.keys('*');
+      const ttls = await Promise.all(keys.map((key) => client.pttl(key)));
+      return (
+        keys
+          .map((key, index) => ({ key, ttl: ttls[index] as number, isFence: key.endsWith('}:f') }))
+          // Expired between the two looks.
+          .filter(({ ttl }) => ttl !== -2)
+      );
+    },
+    close: async () => {
+      client.disconnect();
+    },
+  };
+}
+
+function openMemoryStore(): BackendStore {
+  const store = new MemoryStore();
+  return {
+    open: () => new MemoryBackend({ application: 'conformance' }, store),
+    noticesClosed: async () => {},
+    loseData: async () => {
+      store.entries.clear();
+      // No process restarts within a millisecond, the resolution of the clock.
+      const now = Date.now();
+      await eventually(() => Date.now() > now, { interval: 1 });
+    },
+    setFence: async (name, fence) => {
+      const entry = store.entryOf(name);
+      entry.fence = fence;
+      entry.fenceUntil = performance.now() + 7_200_000;
+    },
+    contents: async () => {
+      const now = performance.now();
+      return [...store.entries].flatMap(([key, { owner, queue, fenceUntil }]) => [
+        ...(owner !== undefined && owner.until > now
+          ? [{ key, ttl: owner.until - now, isFence: false }]
+          : []),
+        ...queue
+          .filter(({ aliveUntil }) => aliveUntil > now)
+          .map(({ aliveUntil }) => ({ key, ttl: aliveUntil - now, isFence: false })),
+        ...(fenceUntil > now ? [{ key, ttl: fenceUntil - now, isFence: true }] : []),
+      ]);
+    },
+    close: async () => {},
+  };
+}

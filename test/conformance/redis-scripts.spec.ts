@@ -1,0 +1,414 @@
+/**
+ * What only the Redis backend has to promise: its keys and channels, its scripts, and how it connects.
+ */
+import { randomUUID } from 'node:crypto';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { Redis } from 'ioredis';
+import type { HeldToken } from '../../lib/core/backend/lock-backend.js';
+import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
+import { systemClock } from '../../lib/core/clock.js';
+import { LockEmitter } from '../../lib/core/events.js';
+import { LockName } from '../../lib/core/lock-name.js';
+import { Locker } from '../../lib/core/locker.js';
+import type { LockConnection, LockerOptions } from '../../lib/core/options.js';
+import { eventually } from '../support/eventually.js';
+import { RedisServer } from '../support/redis-server.js';
+import { TcpProxy } from '../support/tcp-proxy.js';
+
+const TTL = 10_000;
+
+let server: RedisServer;
+/** Looks at the server from outside. */
+let client: Redis;
+const closables: { close(): Promise<void> }[] = [];
+
+beforeAll(async () => {
+  server = await RedisServer.start();
+  client = new Redis(server.url);
+});
+
+afterAll(async () => {
+  client.disconnect();
+  await server.stop();
+});
+
+beforeEach(async () => {
+  await client.flushall();
+});
+
+afterEach(async () => {
+  await Promise.all(closables.splice(0).map((each) => each.close()));
+});
+
+function openBackend(connection: Exclude<LockConnection, 'memory'> = server.url): RedisBackend {
+  const backend = new RedisBackend(
+    { connection, commandTimeout: 1_000, prefix: 'lock', application: undefined },
+    systemClock,
+    new LockEmitter(),
+  );
+  closables.push(backend);
+  return backend;
+}
+
+function openLocker(
+  connection: LockConnection,
+  options: Omit<LockerOptions, 'connection'> = {},
+): Locker {
+  const locker = new Locker({ connection, drainTimeout: 1, ...options });
+  closables.push(locker);
+  return locker;
+}
+
+async function take(backend: RedisBackend, name: LockName): Promise<HeldToken> {
+  const held = { name, token: randomUUID(), ttl: TTL };
+  const notAfter = performance.now() + 5_000;
+  const outcome = await backend.tryAcquire({ ...held, notAfter, place: undefined });
+  expect(outcome).toMatchObject({ kind: 'granted' });
+  return held;
+}
+
+async function wait(backend: RedisBackend, name: LockName): Promise<HeldToken> {
+  const held = { name, token: randomUUID(), ttl: TTL };
+  const notAfter = performance.now() + 5_000;
+  const place = { aliveFor: TTL, sequence: undefined };
+  const outcome = await backend.tryAcquire({ ...held, notAfter, place });
+  expect(outcome).toMatchObject({ kind: 'busy', sequence: expect.any(Number) });
+  return held;
+}
+
+/** A second caller waits until the first gives the lock back, in the processes of two lockers. */
+async function expectHandOver(from: Locker, to: Locker, key = 'k'): Promise<void> {
+  const lock = await from.acquire(key);
+  let served = false;
+  const next = to.acquire(key, { waitTimeout: '5s' }).then((got) => {
+    served = true;
+    return got;
+  });
+  await Promise.race([
+    next,
+    eventually(async () => (await from.query(key)).pending.length === 1, { message: 'it waits' }),
+  ]);
+  expect(served).toBe(false);
+  expect(await lock.release()).toBe('released');
+  const got = await next;
+  expect(got.fencingToken).toBeGreaterThan(lock.fencingToken);
+  expect(await got.release()).toBe('released');
+}
+
+describe('scripts', () => {
+  it('run on a server that has never seen them, or has forgotten them', async () => {
+    const [a, b] = [openBackend(), openBackend()];
+    const name = LockName.of('lock', 'k');
+    const flush = () => client.script('FLUSH');
+    await flush();
+    const held = await take(a, name);
+    await flush();
+    const waiter = await wait(b, name);
+    await flush();
+    expect(await a.query(name)).toMatchObject({ kind: 'found', state: { key: 'k' } });
+    await flush();
+    expect(await a.extend([held])).toMatchObject([{ kind: 'extended' }]);
+    await flush();
+    expect(await b.cancel(waiter)).toEqual({ kind: 'cancelled' });
+    await flush();
+    expect(await a.release({ ...held, keepFor: 0 })).toEqual({ kind: 'released' });
+  });
+
+  it('are sent once and then called by their digest', async () => {
+    const backend = openBackend();
+    const name = LockName.of('lock', 'k');
+    const cycle = async () => backend.release({ ...(await take(backend, name)), keepFor: 0 });
+    await client.script('FLUSH');
+    await cycle();
+    await client.config('RESETSTAT');
+    for (let turn = 0; turn < 5; turn += 1) await cycle();
+    const stats = await client.info('commandstats');
+    const calls = (command: string): number =>
+      Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(stats)?.[1] ?? 0);
+    // Two round trips for a lock that is free.
+    expect([calls('evalsha'), calls('eval')]).toEqual([10, 0]);
+  });
+
+  it('still give locks back when the server is out of memory, and then take none', async () => {
+    const [a, b] = [openBackend(), openBackend()];
+    await b.wakeUp.subscribe();
+    const names = ['free', 'wanted', 'kept', 'cancelled', 'renewed'].map((key) =>
+      LockName.of('lock', key),
+    );
+    const leases = await Promise.all(names.map((name) => take(a, name)));
+    const [free, wanted, kept, cancelled, renewed] = leases as [
+      HeldToken,
+      HeldToken,
+      HeldToken,
+      HeldToken,
+      HeldToken,
+    ];
+    const waiter = await wait(b, wanted.name);
+    await client.config('SET', 'maxmemory', '1');
+    try {
+      expect(await a.extend([renewed])).toMatchObject([{ kind: 'extended' }]);
+      expect(await a.release({ ...free, keepFor: 0 })).toEqual({ kind: 'released' });
+      expect(await a.release({ ...wanted, keepFor: 0 })).toEqual({ kind: 'released' });
+      expect(await a.release({ ...kept, keepFor: 5_000 })).toEqual({ kind: 'released' });
+      expect(await a.cancel(cancelled)).toEqual({ kind: 'cancelled' });
+      const notAfter = performance.now() + 1_000;
+      expect(
+        await a.tryAcquire({ ...free, token: randomUUID(), notAfter, place: undefined }),
+      ).toMatchObject({ kind: 'unavailable', reason: 'refused' });
+      expect(await client.exists(free.name.owner, cancelled.name.owner)).toBe(0);
+      expect(await client.get(wanted.name.owner)).toBe(`~${waiter.token}`);
+      expect(await client.get(kept.name.owner)).toMatch(/^= /);
+    } finally {
+      await client.config('SET', 'maxmemory', '0');
+    }
+  });
+
+  it('answer "refused" for a key that holds something else', async () => {
+    const backend = openBackend();
+    const name = LockName.of('lock', 'k');
+    await client.rpush(name.owner, 'x');
+    const notAfter = performance.now() + 1_000;
+    const request = { name, token: 't', ttl: TTL, notAfter, place: undefined };
+    expect(await backend.tryAcquire(request)).toMatchObject({
+      kind: 'unavailable',
+      reason: 'refused',
+      mayHaveRun: true,
+    });
+    expect(await backend.query(name)).toMatchObject({ kind: 'unavailable', reason: 'refused' });
+  });
+
+  it('treat a key that was set by hand as held by another, without end', async () => {
+    const backend = openBackend();
+    const name = LockName.of('lock', 'k');
+    await client.set(name.owner, 'maintenance');
+    const notAfter = performance.now() + 1_000;
+    const request = { name, token: 't', ttl: TTL, notAfter, place: undefined };
+    expect(await backend.tryAcquire(request)).toMatchObject({ kind: 'busy', remaining: -1 });
+    expect(await backend.release({ ...request, keepFor: 0 })).toEqual({ kind: 'taken' });
+    await backend.cancel(request);
+    expect(await client.get(name.owner)).toBe('maintenance');
+  });
+});
+
+describe('keys', () => {
+  it('of a name share one slot of a Cluster', async () => {
+    await using node = await RedisServer.start({ args: ['--cluster-enabled', 'yes'] });
+    const cluster = new Redis(node.url);
+    const slotOf = (key: string): Promise<unknown> => cluster.cluster('KEYSLOT', key);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom('', 'app:', '{app}:'),
+        fc.stringMatching(/^[^{}\s]{1,20}$/),
+        fc
+          .string({ minLength: 1, maxLength: 40, unit: 'grapheme' })
+          .filter((key) => key.isWellFormed()),
+        async (keyPrefix, prefix, key) => {
+          fc.pre(prefix.isWellFormed());
+          const { owner, queue, waiters, fence } = LockName.of(prefix, key);
+          const keys = [owner, queue, waiters, fence].map((each) => keyPrefix + each);
+          expect(new Set(await Promise.all(keys.map(slotOf))).size).toBe(1);
+        },
+      ),
+      { numRuns: 200 },
+    );
+    cluster.disconnect();
+  });
+
+  it('and their channels begin with the `keyPrefix` of the application', async () => {
+    for (const connection of [
+      { port: server.port, keyPrefix: 'app:' },
+      new Redis({ port: server.port, keyPrefix: 'app:', lazyConnect: true }),
+      `${server.url}?keyPrefix=app:`,
+    ]) {
+      const [a, b] = [openBackend(connection), openBackend(connection)];
+      await b.wakeUp.subscribe();
+      const name = LockName.of('lock', 'k');
+      const held = await take(a, name);
+      const woken: unknown[] = [];
+      b.wakeUp.onWake((token) => woken.push(token));
+      const waiter = await wait(b, name);
+      const keys = (await client.keys('*')).toSorted();
+      expect(keys).toEqual(['app:lock:{k}', 'app:lock:{k}:f', 'app:lock:{k}:q', 'app:lock:{k}:w']);
+      const channels = (await client.pubsub('CHANNELS')) as string[];
+      expect(channels).toEqual([expect.stringMatching(/^app:lock:wake:/)]);
+      await a.release({ ...held, keepFor: 0 });
+      await eventually(() => woken.length > 0, { message: 'the waiter is woken' });
+      expect(woken).toEqual([waiter.token]);
+      await b.close();
+      await eventually(async () => ((await client.pubsub('CHANNELS')) as string[]).length === 0);
+      await client.flushall();
+    }
+  });
+
+  it('are in the database that was selected', async () => {
+    for (const connection of [
+      { port: server.port, db: 5 },
+      `${server.url}/5`,
+      new Redis({ port: server.port, db: 5, lazyConnect: true }),
+    ]) {
+      const backend = openBackend(connection);
+      await take(backend, LockName.of('lock', 'k'));
+      expect(await client.dbsize()).toBe(0);
+      await client.select(5);
+      expect((await client.keys('*')).toSorted()).toEqual(['lock:{k}', 'lock:{k}:f']);
+      await client.flushdb();
+      await client.select(0);
+    }
+  });
+});
+
+describe('connections', () => {
+  it('are made from a URL, from options and from an instance, and closed with the backend', async () => {
+    const instance = new Redis(server.url);
+    await instance.ping();
+    const before = await connectionCount();
+    for (const connection of [server.url, { port: server.port }, instance]) {
+      const [a, b] = [openLocker(connection), openLocker(connection)];
+      await expectHandOver(a, b);
+      expect(await connectionCount()).toBe(before + 3);
+      await Promise.all([a.close(), b.close()]);
+      await eventually(async () => (await connectionCount()) === before, {
+        message: 'all of ours are closed',
+      });
+    }
+    instance.disconnect();
+  });
+
+  it("leave the caller's instance as it is", async () => {
+    const instance = new Redis({ port: server.port, keyPrefix: 'app:' });
+    await instance.ping();
+    const seen = () => ({
+      status: instance.status,
+      mode: instance.mode,
+      options: { ...instance.options },
+      listeners: instance.eventNames().map((event) => [event, instance.listenerCount(event)]),
+    });
+    const before = seen();
+    const [a, b] = [openLocker(instance), openLocker(instance)];
+    await expectHandOver(a, b);
+    expect(seen()).toEqual(before);
+    await Promise.all([a.close(), b.close()]);
+    expect(seen()).toEqual(before);
+    expect(await instance.ping()).toBe('PONG');
+    instance.disconnect();
+  });
+
+  it("are safe whatever the caller's settings are", async () => {
+    const instance = new Redis({
+      port: server.port,
+      lazyConnect: true,
+      enableOfflineQueue: true,
+      enableAutoPipelining: true,
+      stringNumbers: true,
+      maxRetriesPerRequest: null,
+      retryStrategy: () => null,
+      readOnly: true,
+    });
+    const [a, b] = [openLocker(instance), openLocker(instance)];
+    await expectHandOver(a, b);
+    expect(instance.status).toBe('wait');
+  });
+
+  it('listen again after a SUBSCRIBE that was answered late', async () => {
+    await using proxy = await TcpProxy.start(server.port);
+    let held = 0;
+    proxy.onRequest = (bytes) => {
+      if (!bytes.toString().toLowerCase().includes('subscribe') || held > 0) return 'pass';
+      held += 1;
+      return 'hold';
+    };
+    const backend = openBackend(proxy.url);
+    await backend.wakeUp.subscribe();
+    expect([held, backend.wakeUp.listening]).toEqual([1, false]);
+    proxy.resume();
+    await eventually(() => backend.wakeUp.listening, { timeout: 3_000, message: 'it listens' });
+  });
+
+  it('listen again after they were cut, and let every waiter look', async () => {
+    await using proxy = await TcpProxy.start(server.port);
+    const backend = openBackend(proxy.url);
+    await backend.wakeUp.subscribe();
+    expect(backend.wakeUp.listening).toBe(true);
+    const woken: unknown[] = [];
+    backend.wakeUp.onWake((token) => woken.push(token));
+    proxy.cutAll();
+    await eventually(() => !backend.wakeUp.listening);
+    await eventually(() => backend.wakeUp.listening);
+    expect(woken).toEqual([undefined]);
+  });
+
+  it('end a first call over a slow network within waitTimeout and one commandTimeout', async () => {
+    await using proxy = await TcpProxy.start(server.port);
+    const locker = openLocker(proxy.url, { commandTimeout: 500 });
+    await locker.connect();
+    // Every command takes a little less than its timeout.
+    proxy.delay(400, 'down');
+    const start = performance.now();
+    const outcome = await locker.acquire('k', { waitTimeout: 50 }).then(
+      () => 'granted',
+      (error: unknown) => error,
+    );
+    expect(performance.now() - start).toBeLessThan(50 + 500 + 100);
+    expect(outcome).toBeDefined();
+  });
+
+  async function connectionCount(): Promise<number> {
+    return ((await client.client('LIST')) as string).trim().split('\n').length;
+  }
+});
+
+describe('a user with few rights', () => {
+  const COMMANDS = ['+@all', '-@dangerous', '+info', '+client'];
+
+  async function createUser(name: string, ...rules: string[]): Promise<string> {
+    await client.call('ACL', 'SETUSER', name, 'reset', 'on', '>secret', '~lock:*', ...rules);
+    return server.url.replace('redis://', `redis://${name}:secret@`);
+  }
+
+  it('needs only these: the keys and channels of its prefix', async () => {
+    const url = await createUser('lean', '&lock:wake:*', ...COMMANDS);
+    await expectHandOver(openLocker(url), openLocker(url));
+  });
+
+  it.each([
+    ['the command', ['&*', ...COMMANDS, '-publish']],
+    ['the channel', ['resetchannels', ...COMMANDS]],
+  ])(
+    'that may not PUBLISH (%s) takes and gives back; waiters get the lock all the same',
+    async (_what, rules) => {
+      const url = await createUser('mute', ...rules);
+      const mute = openLocker(url);
+      const listening = openLocker(server.url, { ttl: '2s' });
+      // Its waiter listens, but isn't told: it looks for itself.
+      await expectHandOver(mute, listening);
+      await expectHandOver(listening, mute);
+      await expectHandOver(mute, openLocker(url));
+    },
+  );
+
+  it.each([
+    ['the command', ['&*', ...COMMANDS, '-subscribe']],
+    ['the channel', ['resetchannels', ...COMMANDS]],
+  ])('that may not SUBSCRIBE (%s) waits by polling', async (_what, rules) => {
+    const url = await createUser('deaf', ...rules);
+    const [holder, waiter] = [openLocker(server.url), openLocker(url)];
+    await expectHandOver(holder, waiter);
+    // Once refused, it's known.
+    const start = performance.now();
+    await expectHandOver(holder, waiter, 'another');
+    expect(performance.now() - start).toBeLessThan(1_500);
+  });
+
+  it('that may not run scripts is told so', async () => {
+    const url = await createUser('poor', '+@all', '-@scripting');
+    const outcome = await openLocker(url)
+      .acquire('k')
+      .catch((error: unknown) => error);
+    expect(outcome).toMatchObject({
+      code: 'LOCK_UNAVAILABLE',
+      reason: 'refused',
+      cause: expect.objectContaining({ message: expect.stringContaining('NOPERM') }),
+    });
+  });
+});

@@ -1,0 +1,122 @@
+/**
+ * A backend that a test answers by hand: each call stays open until the test says what came of it. So every order of
+ * replies, wake-ups and deadlines can be played, also those that a network shows once a year.
+ */
+import type {
+  AcquireOutcome,
+  AcquireRequest,
+  CancelOutcome,
+  ExtendOutcome,
+  HeldToken,
+  LockBackend,
+  QueryOutcome,
+  ReleaseOutcome,
+  ReleaseRequest,
+  Unavailable,
+} from '../../lib/core/backend/lock-backend.js';
+import type { LockName } from '../../lib/core/lock-name.js';
+import type { WakeUp } from '../../lib/core/wake-up.js';
+import { settled } from '../support/fake-clock.js';
+
+export class FakeBackend implements LockBackend {
+  readonly wakeUp = new FakeWakeUp();
+  readonly tryAcquires = new Calls<AcquireRequest, AcquireOutcome>('tryAcquire');
+  readonly extends = new Calls<readonly HeldToken[], ExtendOutcome[]>('extend');
+  readonly releases = new Calls<ReleaseRequest, ReleaseOutcome>('release');
+  readonly cancels = new Calls<Pick<HeldToken, 'name' | 'token'>, CancelOutcome>('cancel');
+  readonly queries = new Calls<LockName, QueryOutcome>('query');
+  closed = false;
+
+  async connect(): Promise<{ kind: 'connected' }> {
+    return { kind: 'connected' };
+  }
+
+  tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
+    return this.tryAcquires.call(request);
+  }
+
+  extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
+    // A copy: what was asked for must not change with the leases.
+    return this.extends.call(leases.map(({ name, token, ttl }) => ({ name, token, ttl })));
+  }
+
+  release(request: ReleaseRequest): Promise<ReleaseOutcome> {
+    return this.releases.call(request);
+  }
+
+  cancel(held: Pick<HeldToken, 'name' | 'token'>): Promise<CancelOutcome> {
+    return this.cancels.call(held);
+  }
+
+  query(name: LockName): Promise<QueryOutcome> {
+    return this.queries.call(name);
+  }
+
+  async close(): Promise<void> {
+    this.closed = true;
+  }
+}
+
+/** The calls of one method, in order. */
+export class Calls<A, R> {
+  /** All that were made. */
+  readonly made: A[] = [];
+  /** Answers calls by itself, where set. */
+  auto: ((argument: A) => R) | undefined;
+  readonly #open: { readonly argument: A; readonly resolve: (reply: R) => void }[] = [];
+
+  constructor(private readonly method: string) {}
+
+  get openCount(): number {
+    return this.#open.length;
+  }
+
+  call(argument: A): Promise<R> {
+    this.made.push(argument);
+    if (this.auto !== undefined) return Promise.resolve(this.auto(argument));
+    return new Promise((resolve) => this.#open.push({ argument, resolve }));
+  }
+
+  /** Answers the first open call, and lets what follows from it happen. Gives what was asked. */
+  async answer(reply: R): Promise<A> {
+    const call = this.#open.shift();
+    if (call === undefined) throw new Error(`No call of ${this.method} is open.`);
+    call.resolve(reply);
+    await settled();
+    return call.argument;
+  }
+}
+
+export class FakeWakeUp implements WakeUp {
+  listening = true;
+  /** How often somebody asked it to listen. */
+  subscribed = 0;
+  onSubscribe: () => Promise<void> | void = () => {};
+  wake: (token: string | undefined) => void = () => {};
+
+  async subscribe(): Promise<void> {
+    this.subscribed += 1;
+    await this.onSubscribe();
+    this.listening = true;
+  }
+
+  onWake(listener: (token: string | undefined) => void): void {
+    this.wake = listener;
+  }
+}
+
+/** The server did not answer, so the command may have run. */
+export const noAnswer: Unavailable = {
+  kind: 'unavailable',
+  reason: 'no-answer',
+  cause: new Error('Command timed out'),
+  mayHaveRun: true,
+};
+
+/** There is no server: the command was not sent. */
+export const unreachable: Unavailable = {
+  kind: 'unavailable',
+  reason: 'unreachable',
+  cause: new Error('connect ECONNREFUSED'),
+  mayHaveRun: false,
+};
