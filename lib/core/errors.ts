@@ -136,10 +136,6 @@ export class LockLostError extends LockError {
 export class LockKeyError extends LockError {
   override readonly name = 'LockKeyError';
   readonly code = 'LOCK_KEY';
-
-  constructor(message: string, key?: string, cause?: unknown) {
-    super(message, key, cause);
-  }
 }
 
 /** An option with a value it can't have, or the library used in a way it can't work. */

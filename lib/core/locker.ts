@@ -463,6 +463,7 @@ export class Locker {
 
   async #extend(lease: Lease): Promise<void> {
     const outcome = await this.#renewal.renewNow(lease);
+    if (!lease.isHeld) throw lease.lostError();
     if (outcome.kind === 'unavailable') throw unavailableError(lease.name.key, outcome);
   }
 

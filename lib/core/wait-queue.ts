@@ -41,6 +41,8 @@ export class WaitQueue {
   readonly #line: WaitingLine<LeaseGrant, AcquireRequestOfCaller>;
   #stand: Stand;
   #running = false;
+  /** The backend has said something: until then, nobody knows whether there's anything to wait for. */
+  #answered = false;
   #woken = false;
   /** Monotonic: when to look at the key at the latest, by what a wake-up said. */
   #lookAt = Number.POSITIVE_INFINITY;
@@ -156,6 +158,7 @@ export class WaitQueue {
       notAfter,
       place: queues ? { aliveFor: lifeOf(ttl), sequence: stand.sequence } : undefined,
     });
+    if (outcome.kind !== 'unavailable') this.#answered = true;
     switch (outcome.kind) {
       case 'granted':
         stand.unavailable = undefined;
@@ -279,6 +282,7 @@ export class WaitQueue {
   #timedOut(request: AcquireRequestOfCaller): unknown {
     const { unavailable } = this.#stand;
     if (unavailable !== undefined) return unavailableError(this.name.key, unavailable);
+    if (!this.#answered) return new LockUnavailableError(this.name.key, 'no-answer');
     const waited = this.context.clock.now() - request.since;
     this.context.events.emit('timedOut', () => ({ key: this.name.key, waited }));
     return new LockTimeoutError(this.name.key, waited, request.heldKeys);

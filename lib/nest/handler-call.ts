@@ -27,9 +27,9 @@ export class HandlerCall {
     return calls.run(this, work);
   }
 
-  /** Resolves when no handler runs. */
-  idle(): Promise<void> {
-    if (this.#running === 0) return Promise.resolve();
+  /** Resolves when no handler runs; `undefined` if none does now. */
+  idle(): Promise<void> | undefined {
+    if (this.#running === 0) return undefined;
     return new Promise((resolve) => this.#onIdle.push(resolve));
   }
 

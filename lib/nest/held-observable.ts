@@ -13,8 +13,8 @@ export interface RelayOptions {
   readonly flowing: boolean;
   /** Where an HTTP answer goes. */
   readonly response?: Writable | undefined;
-  /** Resolves when work that an unsubscription can't stop is done. */
-  readonly idle?: () => Promise<void>;
+  /** Resolves when work is done that goes on whatever becomes of the source; `undefined`: there's none now. */
+  readonly idle?: () => Promise<void> | undefined;
 }
 
 /** Passes on what is left, once the lock has been given back. */
@@ -27,6 +27,9 @@ export type Deliver = () => void;
  *        ├──error──▶ ended: rejects with the source's own error
  *        ├──unsubscribed──▶ ended, when the work has stopped
  *        └──lock lost──▶ ended: rejects with LockLostError: at once in a stream, else in the result's place
+ *
+ * Where the source ends before the work does (a timeout gave it up), the lock is held until the work ends, too; who
+ * subscribed needn't wait for that.
  *
  * A value that comes together with the completion is a result: a promise's, say. It's delivered after the release, so
  * that who sees it finds the lock free. To tell, each value waits a microtask.
@@ -51,6 +54,11 @@ export function relay<T>(
       signal.removeEventListener('abort', lostAtOnce);
       then();
     };
+    const holdUntil = (end: Promise<unknown> | undefined) =>
+      void (async () => {
+        await end;
+        resolve(() => {});
+      })();
     const lost = () =>
       settle(() => {
         subscription.unsubscribe();
@@ -79,7 +87,7 @@ export function relay<T>(
     subscriber.add(() =>
       settle(() => {
         subscription.unsubscribe();
-        void (idle?.() ?? Promise.resolve()).then(() => resolve(() => {}));
+        holdUntil(idle?.());
       }),
     );
     if (over) return;
@@ -99,7 +107,13 @@ export function relay<T>(
         error(error: unknown) {
           settle(() => {
             deliverPending();
-            reject(error);
+            const working = idle?.();
+            if (working === undefined) {
+              reject(error);
+            } else {
+              subscriber.error(error);
+              holdUntil(working);
+            }
           });
         },
         complete() {
@@ -108,12 +122,13 @@ export function relay<T>(
             return;
           }
           settle(() => {
-            if (bodies.length === 0) {
+            const working = idle?.();
+            if (bodies.length === 0 && working === undefined) {
               resolve(finish);
             } else {
-              // It flows only once it's delivered.
+              // A body flows only once it's delivered.
               finish();
-              void Promise.all(bodies).then(() => resolve(() => {}));
+              holdUntil(Promise.all([working, ...bodies]));
             }
           });
         },

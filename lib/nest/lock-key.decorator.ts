@@ -5,11 +5,11 @@ import { methodUnder, type Method } from './guarded-method.js';
 import { HandlerCall } from './handler-call.js';
 import { type HandlerGuard, setGuard } from './handler-guard.js';
 import { keyFromContext, type LockKeySource } from './lock-key.js';
-import { RedisLockInterceptor } from './redis-lock.interceptor.js';
+import { LockKeyInterceptor } from './redis-lock.interceptor.js';
 import { injectServiceInto } from './redis-lock.token.js';
 
 /**
- * Lets {@link RedisLockInterceptor} run a handler, or every handler of a controller, under a lock. A handler's own
+ * Lets `RedisLockInterceptor` run a handler, or every handler of a controller, under a lock. A handler's own
  * `@LockKey` wins over its controller's.
  *
  * The key is a text, a template over the request, or a function of the `ExecutionContext`, which may be asynchronous.
@@ -40,14 +40,14 @@ export function LockKey(
       injectServiceInto(controller.prototype as object, instance);
       watchHandlers(controller.prototype as object);
       setGuard(controller, guard);
-      UseInterceptors(RedisLockInterceptor)(controller);
+      UseInterceptors(LockKeyInterceptor)(controller);
       return;
     }
     const place = methodUnder('@LockKey', target, propertyKey, descriptor);
     injectServiceInto(place.prototype, instance);
     place.descriptor.value = HandlerCall.watched(place.method);
     setGuard(place.descriptor.value as object, guard);
-    UseInterceptors(RedisLockInterceptor)(place.prototype, place.name, place.descriptor);
+    UseInterceptors(LockKeyInterceptor)(place.prototype, place.name, place.descriptor);
   };
 }
 

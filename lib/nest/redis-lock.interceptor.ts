@@ -19,6 +19,8 @@ import { getRedisLockToken } from './redis-lock.token.js';
 
 /** Where `@Sse()` notes that a handler's Observable is a stream from the start. Nest doesn't export the name publicly. */
 const SSE_METADATA = '__sse__';
+/** Where `@UseInterceptors` notes down what it's given; likewise. */
+const INTERCEPTORS_METADATA = '__interceptors__';
 
 /** Why a waiting call gave up: who asked is gone, and needs no answer. */
 const CLIENT_GONE = Symbol('client gone');
@@ -32,8 +34,8 @@ const CLIENT_GONE = Symbol('client gone');
  *        ├──busy, skip──▶ answered with nothing, handler not run
  *        └──busy, unavailable──▶ failed with a lock error, handler not run
  *
- * `@LockKey` brings it along. By `@UseInterceptors` it gets a place among others; globally, too, it leaves handlers
- * without `@LockKey` alone. However often it applies to a handler, it locks once. Works for HTTP, GraphQL, RPC and
+ * `@LockKey` brings it along. By `@UseInterceptors` it gets a place of one's choice among others (the first is the
+ * outermost); globally, too, it leaves handlers without `@LockKey` alone. However often it applies to a handler, it locks once. Works for HTTP, GraphQL, RPC and
  * WebSocket handlers.
  *
  * A lock that is lost meanwhile makes a stream fail at once, and a handler that succeeds fail at its end, with
@@ -104,6 +106,25 @@ export class RedisLockInterceptor implements NestInterceptor {
     // Nest's HTTP router needs a value, whereas to an event stream it would be an event.
     if (!isSse) subscriber.next(undefined);
     subscriber.complete();
+  }
+}
+
+/**
+ * The interceptor as `@LockKey` brings it along: it leaves a handler to the one that was placed by hand. Decorators
+ * say nothing about those above them, so it can only find out when it's called.
+ * @internal
+ */
+@Injectable()
+export class LockKeyInterceptor extends RedisLockInterceptor {
+  override intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
+    const placed = [context.getHandler(), context.getClass()].flatMap(
+      (target) =>
+        (Reflect.getMetadata(INTERCEPTORS_METADATA, target) as unknown[] | undefined) ?? [],
+    );
+    const byHand = placed.some(
+      (one) => one === RedisLockInterceptor || one?.constructor === RedisLockInterceptor,
+    );
+    return byHand ? next.handle() : super.intercept(context, next);
   }
 }
 

@@ -1,3 +1,4 @@
+import type { AddressInfo, Server } from 'node:net';
 import { Readable } from 'node:stream';
 
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
@@ -742,11 +743,10 @@ describe('A handler with @LockKey beyond HTTP', () => {
       { inheritAppConfig: true },
     );
     await app.app.startAllMicroservices();
-    const server = (service as unknown as { server: { server: { address(): { port: number } } } })
-      .server.server;
+    const { port } = service.unwrap<Server>().address() as AddressInfo;
     const client = ClientProxyFactory.create({
       transport: Transport.TCP,
-      options: { host: '127.0.0.1', port: server.address().port },
+      options: { host: '127.0.0.1', port },
     });
     return {
       app,
@@ -794,7 +794,7 @@ describe('A handler with @LockKey beyond HTTP', () => {
       .get(ExternalContextCreator)
       .create(
         resolver,
-        resolver.resolve.bind(resolver),
+        resolver.resolve,
         'resolve',
         undefined,
         undefined,

@@ -199,7 +199,8 @@ export class MemoryBackend implements LockBackend {
       return known.sequence;
     }
     const sequence = hint ?? Math.max(Date.now() * 1_000, (entry.queue.at(-1)?.sequence ?? 0) + 1);
-    entry.queue.push({ token, sequence, aliveUntil, wakeUp: this.wakeUp });
+    const wakeUp = this.wakeUp.listening ? this.wakeUp : undefined;
+    entry.queue.push({ token, sequence, aliveUntil, wakeUp });
     entry.queue.sort((a, b) => a.sequence - b.sequence);
     return sequence;
   }
@@ -209,9 +210,11 @@ export class MemoryBackend implements LockBackend {
     const now = this.#clock.now();
     for (let head = entry.queue.shift(); head !== undefined; head = entry.queue.shift()) {
       if (head.token === claimant) return;
-      if (head.aliveUntil < now || !this.#store.wakeUps.has(head.wakeUp)) continue;
+      const { wakeUp } = head;
+      const gone = wakeUp !== undefined && !this.#store.wakeUps.has(wakeUp);
+      if (head.aliveUntil < now || gone) continue;
       entry.owner = { kind: 'reserved', token: head.token, until: now + CLAIM_WINDOW };
-      head.wakeUp.wake(head.token);
+      wakeUp?.wake(head.token);
       lookWithin(entry, CLAIM_WINDOW);
       return;
     }
@@ -220,7 +223,7 @@ export class MemoryBackend implements LockBackend {
 
 /** Tells the first few waiters when to look at the latest, as the script of the same name does. */
 function lookWithin({ queue }: MemoryEntry, milliseconds: number): void {
-  for (const { wakeUp, token } of queue.slice(0, 3)) wakeUp.wake(token, milliseconds);
+  for (const { wakeUp, token } of queue.slice(0, 3)) wakeUp?.wake(token, milliseconds);
 }
 
 class MemoryWakeUp implements WakeUp {
@@ -253,7 +256,8 @@ interface MemoryEntry {
     readonly token: string;
     readonly sequence: number;
     aliveUntil: number;
-    readonly wakeUp: MemoryWakeUp;
+    /** None: it polls. */
+    readonly wakeUp: MemoryWakeUp | undefined;
   }[];
   fence: number;
   fenceUntil: number;

@@ -86,6 +86,7 @@ const QUERY = new Script<
 export class RedisBackend implements LockBackend {
   readonly wakeUp: RedisWakeUp;
   readonly #source: ConnectionSource;
+  readonly #clock: Clock;
   readonly #connection: Connection;
   readonly #serverClock = new ServerClock();
   readonly #keyPrefix: string;
@@ -95,6 +96,7 @@ export class RedisBackend implements LockBackend {
 
   constructor(options: RedisBackendOptions, clock: Clock, events: LockEmitter) {
     const { commandTimeout } = options;
+    this.#clock = clock;
     this.#source = new ConnectionSource(options.connection, commandTimeout);
     this.#keyPrefix = this.#source.keyPrefix;
     this.#countReceivers = this.#source.countsReceivers ? '1' : '0';
@@ -117,6 +119,7 @@ export class RedisBackend implements LockBackend {
   }
 
   async tryAcquire({ name, token, ttl, notAfter, place }: AcquireRequest): Promise<AcquireOutcome> {
+    if (notAfter <= this.#clock.now()) return { kind: 'late' };
     const unavailable = await this.#synchronized();
     if (unavailable !== undefined) return unavailable;
     const outcome = await this.#connection.run(

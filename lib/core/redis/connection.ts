@@ -1,4 +1,4 @@
-import { Cluster, Redis, type RedisOptions } from 'ioredis';
+import { type Cluster, Redis, type RedisOptions } from 'ioredis';
 
 import type { Unavailable } from '../backend/lock-backend.js';
 import type { Clock, Timer } from '../clock.js';

@@ -2,11 +2,14 @@
  * Who takes the money in these tests: the shop's PAYMENT_URL. Between the shop's look at the stock and its write lies
  * a payment, so whoever decides when it's answered decides what overlaps with what, and nothing is left to luck.
  *
- * It answers at once, unless the test has told it to hold payments back.
+ * It answers within a few ms, unless the test has told it to hold payments back.
  */
 import { type Server, createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { json } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const PAYMENT_TIME = 3;
 
 export interface Payment {
   readonly purpose: string;
@@ -22,10 +25,14 @@ export class Bank implements AsyncDisposable {
   private constructor() {
     this.#server = createServer((request, response) => {
       void (async () => {
-        const payment = (await json(request)) as Payment;
         this.#pending += 1;
         this.#most = Math.max(this.#most, this.#pending);
-        await this.#holds.find((hold) => hold.wants(payment))?.keep(payment);
+        const payment = (await json(request)) as Payment;
+        await Promise.all([
+          // Long enough for others to come in meanwhile, if they may.
+          sleep(PAYMENT_TIME),
+          this.#holds.find((hold) => hold.wants(payment))?.keep(payment),
+        ]);
         this.#pending -= 1;
         response.end();
       })();

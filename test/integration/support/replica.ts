@@ -34,7 +34,7 @@ export function monotonic(): number {
 export class Replica {
   readonly #worker: TestWorker<FromReplica, Call>;
   #calls = 0;
-  #killed = false;
+  #ended = false;
 
   private constructor(worker: TestWorker<FromReplica, Call>) {
     this.#worker = worker;
@@ -76,8 +76,9 @@ export class Replica {
     return (await this.call<string[]>('warnings')).value;
   }
 
+  /** Whether nobody has ended it on purpose. */
   get alive(): boolean {
-    return !this.#killed;
+    return !this.#ended;
   }
 
   pause(): void {
@@ -90,7 +91,7 @@ export class Replica {
 
   /** Ends it as a crash would. */
   async kill(): Promise<void> {
-    this.#killed = true;
+    this.#ended = true;
     await this.#worker.kill();
   }
 
@@ -100,6 +101,7 @@ export class Replica {
    */
   async quit(): Promise<void> {
     const warnings = await this.warnings();
+    this.#ended = true;
     await this.call('quit');
     const exit = await Promise.race([
       this.#worker.exited,
