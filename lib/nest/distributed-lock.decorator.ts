@@ -6,7 +6,7 @@ import type { LockOptions } from '../core/options.js';
 import { currentLockIndex } from './current-lock.decorator.js';
 import { type GuardOptions, guardOptions } from './guard.options.js';
 import { disguise, methodUnder } from './guarded-method.js';
-import { holdBody } from './held-body.js';
+import { holdResult } from './held-body.js';
 import { HeldObservable } from './held-observable.js';
 import { keyFromArguments } from './lock-key.js';
 import type { RedisLockService } from './redis-lock.service.js';
@@ -46,8 +46,8 @@ export type DistributedLockDecorator<K> = <M extends AnyMethod>(
  * Works on the methods of controllers, providers and gateways, below and above any other decorator (`@Get`, `@Cron`,
  * Swagger's), in subclasses and on request-scoped providers. The method becomes asynchronous. Its own result and
  * exception come through untouched; with `onBusy: 'skip'`, and the key held by another, it isn't run and gives
- * `undefined`. If it gives an Observable, a stream, a `StreamableFile` or an async generator, the lock is held until
- * that has ended, or, if nobody begins to read it, for a ttl.
+ * `undefined`. If it gives an Observable, a `StreamableFile` or an async generator, the lock is held until that has
+ * ended, or, if nobody begins to read it, for a ttl.
  *
  * A call below the method may take the same key again, by whatever means.
  *
@@ -107,7 +107,7 @@ function callUnderLock(
       .using(key, options, async (lock) => {
         const result = await work(lock);
         if (isObservable(result)) observable = new HeldObservable(result, lock);
-        const held = observable ?? holdBody(result, lock);
+        const held = observable ?? holdResult(result, lock);
         if (held === undefined) return result;
         resolve(held.value);
         await held.ended;

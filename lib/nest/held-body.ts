@@ -7,8 +7,7 @@ import { LockError, LockLostError } from '../core/errors.js';
 import type { Lock } from '../core/lock.js';
 
 /**
- * A result that goes on after the method has returned it, and the lock with it: a `StreamableFile`, a Node stream, an
- * async generator, a web `ReadableStream` or `Response`.
+ * A result that goes on after the method has returned it, and the lock with it.
  *
  *     handed over ──first read──▶ flowing ──end, error, consumer gone──▶ ended
  *         │                          └────────lock lost───────────────▶ ended; it fails with LockLostError
@@ -24,21 +23,32 @@ export interface HeldBody {
 }
 
 /**
- * Holds a result, if it's one that goes on. `response`: where it's sent to, if that's known; a client that leaves
- * ends it.
+ * Holds the result of any method, if it's one that goes on for sure: a `StreamableFile`, or an async generator, of
+ * which nothing has run yet. `response`: where it's sent to, if that's known; a client that leaves ends it.
  */
-export function holdBody(value: unknown, lock: Lock, response?: Writable): HeldBody | undefined {
+export function holdResult(value: unknown, lock: Lock, response?: Writable): HeldBody | undefined {
   if (value instanceof StreamableFile) {
     failVisibly(value);
     return { value, ended: untilFinished(value.getStream(), lock, response) };
   }
+  if (Object.prototype.toString.call(value) === '[object AsyncGenerator]') {
+    const { iterable, ended } = holdIterable(value as AsyncGenerator, lock);
+    return { value: iterable, ended };
+  }
+  return undefined;
+}
+
+/**
+ * Holds what a handler answers with: also a Node stream, a web `ReadableStream` or a `Response`, which Nest sends as
+ * they are. Elsewhere, these may be a mere result (of a `fetch`, say) whose body nobody reads.
+ */
+export function holdAnswer(value: unknown, lock: Lock, response?: Writable): HeldBody | undefined {
   if (value instanceof Readable) return { value, ended: untilFinished(value, lock, response) };
   if (value instanceof ReadableStream) {
     const { iterable, ended } = holdIterable(value, lock);
     return { value: ReadableStream.from(iterable), ended };
   }
-  if (value instanceof Response) {
-    if (value.body === null || value.bodyUsed) return undefined;
+  if (value instanceof Response && value.body !== null && !value.bodyUsed) {
     const { iterable, ended } = holdIterable(value.body, lock);
     const { status, statusText, headers } = value;
     return {
@@ -46,11 +56,7 @@ export function holdBody(value: unknown, lock: Lock, response?: Writable): HeldB
       ended,
     };
   }
-  if (Object.prototype.toString.call(value) === '[object AsyncGenerator]') {
-    const { iterable, ended } = holdIterable(value as AsyncGenerator, lock);
-    return { value: iterable, ended };
-  }
-  return undefined;
+  return holdResult(value, lock, response);
 }
 
 /** Frees a lock whose result nobody began to read within a ttl. Returns what calls it off. */

@@ -5,7 +5,7 @@ import { Observable, type Subscriber, Subscription } from 'rxjs';
 
 import { LockLostError } from '../core/errors.js';
 import type { Lock } from '../core/lock.js';
-import { holdBody, whenUnread } from './held-body.js';
+import { holdAnswer, whenUnread } from './held-body.js';
 
 /** How a source is passed on. */
 export interface RelayOptions {
@@ -99,7 +99,7 @@ export function relay<T>(
             lost();
             return;
           }
-          const body = holdBody(value, lock, response);
+          const body = holdAnswer(value, lock, response);
           if (body !== undefined) bodies.push(body.ended);
           pending.push(body === undefined ? value : (body.value as T));
           if (pending.length === 1) queueMicrotask(pass);

@@ -1,3 +1,5 @@
+import { isNativeError } from 'node:util/types';
+
 import { Logger } from '@nestjs/common';
 
 import type { Locker } from '../core/locker.js';
@@ -65,5 +67,6 @@ export class LockLog {
 }
 
 function described(cause: unknown): string {
-  return cause instanceof Error ? `Cause: ${cause.message || cause.name}` : '';
+  // Node's own errors aren't `instanceof` the Error of a test runner's sandbox.
+  return isNativeError(cause) ? `Cause: ${cause.message || cause.name}` : '';
 }

@@ -71,7 +71,8 @@ export class RedisLockExceptionFilter implements ExceptionFilter<LockError> {
   constructor(@Inject(HttpAdapterHost) private readonly adapterHost: HttpAdapterHost) {}
 
   catch(exception: LockError, host: ArgumentsHost): unknown {
-    const answer = ANSWERS[exception.code];
+    // A newer copy of the package may have errors that this one doesn't know.
+    const answer = ANSWERS[exception.code] ?? ANSWERS.LOCK_CONFIG;
     if (answer.status === HttpStatus.INTERNAL_SERVER_ERROR) {
       this.logger.error(exception.message, exception.stack);
     }

@@ -147,9 +147,13 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
     return this.#locker.on(name, listener);
   }
 
-  /** @internal */
+  /**
+   * Begins to drain here, while requests that hold a lock still run, and doesn't wait: Nest closes the HTTP server only
+   * after this hook, and waits for them there. Hence `drainTimeout` bounds them as well.
+   * @internal
+   */
   beforeApplicationShutdown(): void {
-    this.#locker.stopGranting();
+    void this.#locker.close();
   }
 
   /** @internal */

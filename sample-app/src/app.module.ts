@@ -2,6 +2,7 @@ import { type DynamicModule, Module } from '@nestjs/common';
 import { ScheduleModule } from '@nestjs/schedule';
 import { RedisLockModule } from 'nestjs-redis-lock';
 
+import { IdleConnections } from './idle-connections.js';
 import { LedgerController } from './ledger/ledger.controller.js';
 import { Ledger } from './ledger/ledger.js';
 import { HealthController } from './locks/health.controller.js';
@@ -53,6 +54,7 @@ export class AppModule {
         Report,
         Ledger,
         LockWaits,
+        IdleConnections,
       ],
     };
   }

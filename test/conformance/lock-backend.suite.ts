@@ -49,9 +49,14 @@ const FENCE_RETENTION = 10_000;
 /** A process: a backend that listens, and what it was told. */
 class Party {
   readonly woken: (string | undefined)[] = [];
+  /** Who was told when to look at the latest, in ms. */
+  readonly toldWhen: { token: string | undefined; within: number }[] = [];
 
   constructor(readonly backend: LockBackend) {
-    backend.wakeUp.onWake((token) => this.woken.push(token));
+    backend.wakeUp.onWake((token, within = 0) => {
+      if (within === 0) this.woken.push(token);
+      else this.toldWhen.push({ token, within });
+    });
   }
 
   async listen(): Promise<this> {
@@ -329,6 +334,15 @@ export function describeLockBackend(
         });
       });
 
+      it('tells who waits when a kept key will be free: sooner than its lease said', async () => {
+        const held = await a.take(newName());
+        const waiting = await b.wait(held.name);
+        await a.release(held, 300);
+        await eventually(() => b.toldWhen.length > 0, { message: 'the waiter is told' });
+        expect(b.toldWhen).toEqual([{ token: waiting.token, within: 300 }]);
+        expect(b.woken).toEqual([]);
+      });
+
       it('keeps the key for longer than its ttl, too', async () => {
         const held = await a.take(newName(), { ttl: 1_000 });
         await a.release(held, 60_000);
@@ -494,6 +508,11 @@ export function describeLockBackend(
         expect(await c.ask(name, { token: second.token })).toMatchObject({ kind: 'busy' });
         await eventually(() => b.woken.length > 0, { message: 'the first is woken' });
         expect([b.woken, c.woken]).toEqual([[first.token], []]);
+        // Should the first be frozen: the reservation's end tells nobody.
+        await eventually(() => c.toldWhen.length > 0, {
+          message: 'the second is told when to look',
+        });
+        expect(c.toldWhen[0]).toEqual({ token: second.token, within: CLAIM_WINDOW });
         expect(await b.ask(name, { token: first.token })).toMatchObject({ kind: 'granted' });
       });
 

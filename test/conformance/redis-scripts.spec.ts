@@ -4,7 +4,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { Redis } from 'ioredis';
+import { Redis, type RedisOptions } from 'ioredis';
 import type { HeldToken } from '../../lib/core/backend/lock-backend.js';
 import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import { systemClock } from '../../lib/core/clock.js';
@@ -58,6 +58,13 @@ function openLocker(
   const locker = new Locker({ connection, drainTimeout: 1, ...options });
   closables.push(locker);
   return locker;
+}
+
+/** The application's own instance. */
+function openInstance(options: RedisOptions): Redis {
+  const instance = new Redis({ port: server.port, ...options });
+  closables.push({ close: async () => instance.disconnect() });
+  return instance;
 }
 
 async function take(backend: RedisBackend, name: LockName): Promise<HeldToken> {
@@ -194,7 +201,7 @@ describe('scripts', () => {
 describe('keys', () => {
   it('of a name share one slot of a Cluster', async () => {
     await using node = await RedisServer.start({ args: ['--cluster-enabled', 'yes'] });
-    const cluster = new Redis(node.url);
+    const cluster = openInstance({ port: node.port });
     const slotOf = (key: string): Promise<unknown> => cluster.cluster('KEYSLOT', key);
     await fc.assert(
       fc.asyncProperty(
@@ -212,13 +219,12 @@ describe('keys', () => {
       ),
       { numRuns: 200 },
     );
-    cluster.disconnect();
   });
 
   it('and their channels begin with the `keyPrefix` of the application', async () => {
     for (const connection of [
       { port: server.port, keyPrefix: 'app:' },
-      new Redis({ port: server.port, keyPrefix: 'app:', lazyConnect: true }),
+      openInstance({ keyPrefix: 'app:', lazyConnect: true }),
       `${server.url}?keyPrefix=app:`,
     ]) {
       const [a, b] = [openBackend(connection), openBackend(connection)];
@@ -245,7 +251,7 @@ describe('keys', () => {
     for (const connection of [
       { port: server.port, db: 5 },
       `${server.url}/5`,
-      new Redis({ port: server.port, db: 5, lazyConnect: true }),
+      openInstance({ db: 5, lazyConnect: true }),
     ]) {
       const backend = openBackend(connection);
       await take(backend, LockName.of('lock', 'k'));
@@ -260,7 +266,7 @@ describe('keys', () => {
 
 describe('connections', () => {
   it('are made from a URL, from options and from an instance, and closed with the backend', async () => {
-    const instance = new Redis(server.url);
+    const instance = openInstance({});
     await instance.ping();
     const before = await connectionCount();
     for (const connection of [server.url, { port: server.port }, instance]) {
@@ -272,11 +278,10 @@ describe('connections', () => {
         message: 'all of ours are closed',
       });
     }
-    instance.disconnect();
   });
 
   it("leave the caller's instance as it is", async () => {
-    const instance = new Redis({ port: server.port, keyPrefix: 'app:' });
+    const instance = openInstance({ keyPrefix: 'app:' });
     await instance.ping();
     const seen = () => ({
       status: instance.status,
@@ -291,12 +296,10 @@ describe('connections', () => {
     await Promise.all([a.close(), b.close()]);
     expect(seen()).toEqual(before);
     expect(await instance.ping()).toBe('PONG');
-    instance.disconnect();
   });
 
   it("are safe whatever the caller's settings are", async () => {
-    const instance = new Redis({
-      port: server.port,
+    const instance = openInstance({
       lazyConnect: true,
       enableOfflineQueue: true,
       enableAutoPipelining: true,

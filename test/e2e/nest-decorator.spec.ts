@@ -1,3 +1,5 @@
+import { Readable } from 'node:stream';
+
 import { describe, expect, it } from '@jest/globals';
 import {
   Controller,
@@ -9,12 +11,22 @@ import {
   Post,
   Scope,
   SetMetadata,
+  StreamableFile,
 } from '@nestjs/common';
 import { REQUEST } from '@nestjs/core';
 import { Cron, ScheduleModule, SchedulerRegistry } from '@nestjs/schedule';
 import { ApiOperation, DocumentBuilder, SwaggerModule } from '@nestjs/swagger';
 import { Test } from '@nestjs/testing';
-import { firstValueFrom, lastValueFrom, NEVER, Observable, of, Subject, toArray } from 'rxjs';
+import {
+  firstValueFrom,
+  isObservable,
+  lastValueFrom,
+  NEVER,
+  Observable,
+  of,
+  Subject,
+  toArray,
+} from 'rxjs';
 
 import {
   CurrentLock,
@@ -538,6 +550,16 @@ class Streams {
     yield 1;
   }
 
+  @DistributedLock('unread', { ttl: 100 })
+  async neverRead(): Promise<StreamableFile> {
+    return new StreamableFile(Readable.from(['text']));
+  }
+
+  @DistributedLock('stream')
+  async fetched(): Promise<Response> {
+    return new Response('text');
+  }
+
   @DistributedLock('stream', { maxHold: 100 })
   endless(): Observable<number> {
     return NEVER;
@@ -630,14 +652,19 @@ describe('A method with @DistributedLock that gives a stream', () => {
     expect(await lastValueFrom(await call(all.streams.contexts()))).toBe('stream');
   });
 
-  it.each(['never', 'neverIterated'] as const)(
+  it.each(['never', 'neverIterated', 'neverRead'] as const)(
     'gives the lock back if nobody reads it within the ttl; a later reader gets LockLostError: %s',
     async (name) => {
       await using all = await streams();
-      const result = (await all.streams[name]()) as Observable<number> | AsyncGenerator<number>;
+      const result: unknown = await all.streams[name]();
       expect(await all.app.isHeld('unread')).toBe(true);
       await eventually(async () => !(await all.app.isHeld('unread')));
-      const read = 'next' in result ? result.next() : firstValueFrom(result);
+      const read =
+        result instanceof StreamableFile
+          ? result.getStream().toArray()
+          : isObservable(result)
+            ? firstValueFrom(result)
+            : (result as AsyncGenerator).next();
       await expect(read).rejects.toMatchObject({ name: 'LockLostError', reason: 'released' });
     },
   );
@@ -649,6 +676,13 @@ describe('A method with @DistributedLock that gives a stream', () => {
       name: 'LockLostError',
       reason: 'max-hold',
     });
+  });
+
+  it('gives the lock back at once where its result only happens to have a body', async () => {
+    await using all = await streams();
+    const response = await all.streams.fetched();
+    expect(await all.app.isHeld('stream')).toBe(false);
+    expect(await response.text()).toBe('text');
   });
 
   it('holds the lock until its async generator has ended, and runs its body under it', async () => {

@@ -26,6 +26,7 @@ import {
   CurrentLock,
   DistributedLock,
   type Lock,
+  LockConfigError,
   LockKey,
   RedisLockInterceptor,
   RedisLockService,
@@ -683,6 +684,28 @@ describe('RedisLockInterceptor', () => {
     },
   );
 
+  it('asks the key function once per call, however often it applies', async () => {
+    const asked: string[] = [];
+    @Controller()
+    class Once {
+      @Get('once')
+      @UseInterceptors(RedisLockInterceptor)
+      @LockKey(() => {
+        asked.push('once');
+        return 'once';
+      })
+      once(): string {
+        return 'answer';
+      }
+    }
+    await using app = await NestApp.start({
+      controllers: [Once],
+      providers: [{ provide: APP_INTERCEPTOR, useClass: RedisLockInterceptor }],
+    });
+    expect(await (await app.fetch('/once')).text()).toBe('answer');
+    expect(asked).toEqual(['once']);
+  });
+
   it('takes the lock anew for each try of an outer retry', async () => {
     await using app = await NestApp.start({ controllers: [SlowController], providers: [Slow] });
     const acquired: string[] = [];
@@ -869,4 +892,36 @@ describe('A guarded handler, on Redis', () => {
       expect(failures).toEqual(['k:1']);
     },
   );
+});
+
+describe('Misuse of @LockKey', () => {
+  const decorate = LockKey('key') as (...args: unknown[]) => void;
+  class Some {
+    static forAll(): void {}
+    get value(): number {
+      return 1;
+    }
+  }
+
+  it.each<[string, unknown[], RegExp]>([
+    [
+      'a getter',
+      [Some.prototype, 'value', Object.getOwnPropertyDescriptor(Some.prototype, 'value')],
+      /accessor 'value'/,
+    ],
+    [
+      'a static method',
+      [Some, 'forAll', Object.getOwnPropertyDescriptor(Some, 'forAll')],
+      /static member 'forAll'/,
+    ],
+    ['a property', [Some.prototype, 'field', undefined], /property 'field'/],
+  ])('on %s is a LockConfigError when the class is defined', (_, args, message) => {
+    expect(() => decorate(...args)).toThrow(LockConfigError);
+    expect(() => decorate(...args)).toThrow(message);
+  });
+
+  it('with wrong options is a LockConfigError when the class is defined', () => {
+    expect(() => LockKey('key', { ttl: 1 })).toThrow(LockConfigError);
+    expect(() => LockKey('key', { waitTime: 1 } as object)).toThrow(LockConfigError);
+  });
 });

@@ -123,7 +123,7 @@ export class TcpProxy {
   #onConnection(client: Socket, targetPort: number): void {
     if (this.#refusing) {
       client.on('error', () => {});
-      client.resetAndDestroy();
+      reset(client);
       return;
     }
     const link: Link = new Link(
@@ -139,6 +139,20 @@ export class TcpProxy {
     );
     this.#links.add(link);
   }
+}
+
+/**
+ * Ends a connection by a reset. One that is being shut down, or fails while it's reset, must only be destroyed: Node
+ * 20 then neither resets nor closes its handle, and spins forever when the process ends.
+ */
+function reset(socket: Socket): void {
+  if (socket.writableEnded || socket.destroyed) {
+    socket.destroy();
+    return;
+  }
+  // Not read any more, so that no error from there comes in between.
+  socket.pause();
+  socket.resetAndDestroy();
 }
 
 /** What a link asks its proxy, at the moment when it matters. */
@@ -181,7 +195,7 @@ class Link {
     if (this.#closed) return;
     this.#closed = true;
     for (const lane of Object.values(this.#lanes)) lane.close();
-    for (const socket of [this.#client, this.#server]) socket.resetAndDestroy();
+    for (const socket of [this.#client, this.#server]) reset(socket);
     this.#rules.closed();
   }
 

@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { Injectable } from '@nestjs/common';
 
-import { type FencedRecord, Store } from './store.js';
+import { type FencedRecord, LONGEST_LIST, Store } from './store.js';
 
 /** What the replicas of one process share, as Redis is what several processes share. */
 const values = new Map<string, string>();
@@ -29,9 +29,9 @@ export class MemoryStore extends Store {
 
   async append(name: string, entry: string): Promise<void> {
     await nextTurn();
-    const list = lists.get(name);
-    if (list === undefined) lists.set(name, [entry]);
-    else list.push(entry);
+    const list = lists.get(name) ?? [];
+    lists.set(name, list);
+    if (list.push(entry) > LONGEST_LIST) list.shift();
   }
 
   async entries(name: string): Promise<string[]> {

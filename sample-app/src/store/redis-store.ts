@@ -1,7 +1,7 @@
 import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import { Redis } from 'ioredis';
 
-import { type FencedRecord, Store } from './store.js';
+import { type FencedRecord, LONGEST_LIST, Store } from './store.js';
 
 /** The shop is for show: what nobody writes to for an hour goes. */
 const LIFE_SECONDS = 3_600;
@@ -39,7 +39,12 @@ export class RedisStore extends Store implements OnApplicationShutdown {
   }
 
   async append(name: string, entry: string): Promise<void> {
-    await this.#redis.multi().rpush(name, entry).expire(name, LIFE_SECONDS).exec();
+    await this.#redis
+      .multi()
+      .rpush(name, entry)
+      .ltrim(name, -LONGEST_LIST, -1)
+      .expire(name, LIFE_SECONDS)
+      .exec();
   }
 
   async entries(name: string): Promise<string[]> {

@@ -1,3 +1,6 @@
+/** The report is written every second, for as long as somebody lets the shop stand open. */
+export const LONGEST_LIST = 10_000;
+
 /**
  * Where the shop keeps its records: what all replicas read and write. It knows nothing of locks and protects nobody
  * from another, except `writeFenced`, which refuses who comes too late.
@@ -7,6 +10,7 @@ export abstract class Store {
   abstract write(name: string, value: string): Promise<void>;
   abstract remove(name: string): Promise<void>;
 
+  /** Keeps the newest {@link LONGEST_LIST}. */
   abstract append(name: string, entry: string): Promise<void>;
   abstract entries(name: string): Promise<string[]>;
 
