@@ -307,9 +307,13 @@ export class Locker {
     onBusyOf: (given: OnBusy) => OnBusy,
   ): Promise<HeldLock | undefined> {
     const since = this.#clock.now();
-    const { within, ...lockOptions } = options ?? {};
-    const { defaults } = this.#options;
-    const resolved = options === undefined ? defaults : resolveLockOptions(lockOptions, defaults);
+    let resolved = this.#options.defaults;
+    let within: Lock | undefined;
+    if (options !== undefined) {
+      const { within: given, ...lockOptions } = options;
+      within = given;
+      resolved = resolveLockOptions(lockOptions, resolved);
+    }
     const onBusy = onBusyOf(resolved.onBusy);
     const name = LockName.of(resolved.prefix, key);
     if (resolved.signal?.aborted) throw resolved.signal.reason;

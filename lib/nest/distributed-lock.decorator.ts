@@ -83,10 +83,7 @@ export function DistributedLock<K extends string | KeyFunction>(
         );
       }
       return callUnderLock(locks, keyOf(args), lockOptions, (lock) => {
-        if (lockIndex !== undefined) {
-          while (args.length < lockIndex) args.push(undefined);
-          args[lockIndex] = lock;
-        }
+        if (lockIndex !== undefined) args[lockIndex] = lock;
         return method.apply(this, args);
       });
     }

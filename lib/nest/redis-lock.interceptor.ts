@@ -81,7 +81,6 @@ export class RedisLockInterceptor implements NestInterceptor {
       const options: LockOptions = { ...guard.options, signal: waiting.signal };
       deliver = await locks.using<Deliver>(key, options, (lock) => {
         waiting.end();
-        waiting.signal.throwIfAborted();
         const call = new HandlerCall(context);
         return call.run(() =>
           relay(next.handle(), subscriber, lock, {

@@ -51,9 +51,6 @@ export function injectServiceInto(prototype: object, instance: string | undefine
       (key = Symbol(`locks of @DistributedLock: import RedisLockModule.${remedy}`)),
     );
   }
-  if (!Reflect.hasMetadata(key, prototype)) {
-    Reflect.defineMetadata(key, true, prototype);
-    Inject(token)(prototype, key);
-  }
+  Inject(token)(prototype, key);
   return key;
 }

@@ -154,6 +154,6 @@ it('Redis and memory give the same answers to the same processes', async () => {
         expect(byMemory).toEqual(byRedis);
       }
     }),
-    { numRuns: 150 },
+    { numRuns: 400 },
   );
 });

@@ -316,9 +316,14 @@ class Base {
     return ['base'];
   }
 
+  @DistributedLock('base-guarded')
+  async guarded(@CurrentLock() argument?: unknown): Promise<unknown> {
+    return argument;
+  }
+
   @DistributedLock('base-bare')
-  async bare(lock?: Lock): Promise<string | undefined> {
-    return lock?.key;
+  async bare(@CurrentLock() argument?: unknown): Promise<unknown> {
+    return argument;
   }
 }
 
@@ -333,8 +338,13 @@ class Derived extends Base {
     return [this.locks.current('derived')?.key ?? 'no lock', ...(await super.overridden())];
   }
 
-  override async bare(): Promise<string | undefined> {
-    return this.locks.current()?.key;
+  override async bare(argument?: unknown): Promise<unknown> {
+    return [argument, this.locks.current()];
+  }
+
+  @DistributedLock('derived-guarded')
+  override async guarded(argument?: unknown): Promise<unknown> {
+    return argument;
   }
 }
 
@@ -377,7 +387,8 @@ describe('@DistributedLock and the instances of a class', () => {
     const derived = app.get(Derived);
     expect(await derived.inherited('1')).toBe('base:1');
     expect(await derived.overridden()).toEqual(['derived', 'base']);
-    expect(await derived.bare()).toBeUndefined();
+    expect(await derived.bare('own')).toEqual(['own', undefined]);
+    expect(await derived.guarded('own')).toBe('own');
   });
 
   it('guards request-scoped providers and controllers', async () => {

@@ -1,5 +1,5 @@
 import type { AddressInfo, Server } from 'node:net';
-import { Readable } from 'node:stream';
+import { PassThrough, Readable } from 'node:stream';
 
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import {
@@ -20,7 +20,18 @@ import {
 import { APP_INTERCEPTOR, ExternalContextCreator } from '@nestjs/core';
 import { ClientProxyFactory, MessagePattern, Transport } from '@nestjs/microservices';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
-import { firstValueFrom, NEVER, Observable, retry, Subject, timeout } from 'rxjs';
+import {
+  firstValueFrom,
+  interval,
+  map,
+  NEVER,
+  Observable,
+  retry,
+  Subject,
+  take,
+  tap,
+  timeout,
+} from 'rxjs';
 
 import {
   CurrentLock,
@@ -31,6 +42,7 @@ import {
   RedisLockInterceptor,
   RedisLockService,
 } from '../../lib/index.js';
+import { holdAnswer } from '../../lib/nest/held-body.js';
 import { eventually } from '../support/eventually.js';
 import { Gate, NestApp } from '../support/nest-app.js';
 import { RedisServer } from '../support/redis-server.js';
@@ -197,6 +209,20 @@ class Handlers {
     await new Promise((resolve) => lock.signal.addEventListener('abort', resolve));
     if (fail !== undefined) throw new NotFoundException('own');
     return 'done';
+  }
+
+  @Get('overstay-values/:id')
+  @LockKey('k:{params.id}', { maxHold: 150 })
+  overstayValues(@Param('id') _id: string, @CurrentLock() lock: Lock): Observable<string> {
+    return new Observable((subscriber) => {
+      lock.signal.addEventListener('abort', () => setImmediate(() => subscriber.next('too late')));
+    });
+  }
+
+  @Get('overstay-empty-file/:id')
+  @LockKey('k:{params.id}', { maxHold: 150 })
+  overstayEmptyFile(): StreamableFile {
+    return new StreamableFile(new Readable({ read: () => {} }));
   }
 
   @Sse('overstay-sse/:id')
@@ -469,7 +495,7 @@ describe.each(adapters)('A handler with @LockKey, on %s', (_, adapter) => {
     expect([response.status, await response.text()]).toEqual([200, '']);
     const events = await app.fetch('/skip-sse/1');
     expect(events.status).toBe(200);
-    expect(await events.text()).not.toContain('data:');
+    expect((await events.text()).trim()).toBe('');
     expect(app.get(Stage).entered).toEqual([]);
     await held.release();
     expect(await (await app.fetch('/skip/1')).text()).toBe('ran');
@@ -507,6 +533,15 @@ describe.each(adapters)('A handler with @LockKey, on %s', (_, adapter) => {
       },
     ]);
     expect((await app.fetch('/overstay/2?fail=1')).status).toBe(404);
+  });
+
+  it('is a 500 if the lock was lost before the first value of its Observable', async () => {
+    await using app = await handlersApp(adapter);
+    const lost = await app.fetch('/overstay-values/1');
+    expect([lost.status, await lost.json()]).toEqual([
+      500,
+      expect.objectContaining({ code: 'LOCK_LOST' }),
+    ]);
   });
 
   it('fails its event stream at once if the lock is lost', async () => {
@@ -608,6 +643,13 @@ class SlowController {
     return 'done';
   }
 
+  @Get('inner')
+  @UseInterceptors(GivesUp)
+  @LockKey('slow')
+  async givenUpInside(): Promise<string> {
+    return this.promise();
+  }
+
   @Get('retried')
   @UseInterceptors(Retries, RedisLockInterceptor)
   @LockKey('retried')
@@ -668,8 +710,8 @@ describe('RedisLockInterceptor', () => {
     },
   );
 
-  it.each(['/slow/promise', '/slow-class/promise'])(
-    'keeps the lock while the handler goes on that an outer timeout has given up: %s',
+  it.each(['/slow/promise', '/slow-class/promise', '/slow/inner'])(
+    'keeps the lock while the handler goes on that a timeout outside or inside has given up: %s',
     async (path) => {
       await using app = await NestApp.start({
         controllers: [SlowController, SlowByClass],
@@ -683,6 +725,87 @@ describe('RedisLockInterceptor', () => {
       await eventually(async () => !(await app.isHeld('slow')));
     },
   );
+
+  it("answers with a handler's result after the release, and with a stream's values before it", async () => {
+    const order: string[] = [];
+    class NotesDown implements NestInterceptor {
+      intercept(_context: ExecutionContext, next: CallHandler): Observable<unknown> {
+        return next.handle().pipe(tap((value) => order.push(String(value))));
+      }
+    }
+    @Controller()
+    @UseInterceptors(NotesDown, RedisLockInterceptor)
+    @LockKey('key')
+    class Results {
+      @Get('promise')
+      async promise(): Promise<string> {
+        return 'result';
+      }
+
+      @Get('values')
+      values(): Observable<string> {
+        return interval(5).pipe(
+          map((n) => `value ${n}`),
+          take(2),
+        );
+      }
+    }
+    await using app = await NestApp.start({ controllers: [Results] });
+    app.locks.on('released', () => order.push('released'));
+    await (await app.fetch('/promise')).text();
+    expect(order.splice(0)).toEqual(['released', 'result']);
+    await (await app.fetch('/values')).text();
+    expect(order).toEqual(['value 0', 'released', 'value 1']);
+  });
+
+  it("doesn't run the handler of a call that was given up just when the lock was granted", async () => {
+    let ran = false;
+    let unsubscribe = () => {};
+    class Leaves implements NestInterceptor {
+      intercept(_context: ExecutionContext, next: CallHandler): Observable<unknown> {
+        return new Observable((subscriber) => {
+          const subscription = next.handle().subscribe((value) => subscriber.next(value));
+          unsubscribe = () => {
+            subscription.unsubscribe();
+            subscriber.next('left');
+            subscriber.complete();
+          };
+        });
+      }
+    }
+    @Controller()
+    class Left {
+      @Get('left')
+      @UseInterceptors(Leaves, RedisLockInterceptor)
+      @LockKey('key')
+      left(): void {
+        ran = true;
+      }
+    }
+    await using app = await NestApp.start({ controllers: [Left] });
+    app.locks.on('acquired', () => unsubscribe());
+    expect(await (await app.fetch('/left')).text()).toBe('left');
+    await eventually(async () => !(await app.isHeld('key')));
+    expect(ran).toBe(false);
+  });
+
+  it('ends a file with its response, also where the adapter would leave it open', async () => {
+    await using app = await NestApp.start({});
+    await using lock = await app.locks.acquire('key');
+    const [file, response] = [new SlowFile('left open'), new PassThrough()];
+    const held = holdAnswer(new StreamableFile(file), lock, response);
+    file.pipe(response);
+    response.destroy();
+    await held?.ended;
+    expect(file.destroyed).toBe(true);
+    const late = holdAnswer(new StreamableFile(new SlowFile('late')), lock, response);
+    await late?.ended;
+  });
+
+  it('answers a file with a 500 if the lock was lost before anything was sent', async () => {
+    await using app = await handlersApp();
+    expect((await app.fetch('/overstay-empty-file/1')).status).toBe(500);
+  });
 
   it('asks the key function once per call, however often it applies', async () => {
     const asked: string[] = [];

@@ -76,7 +76,7 @@ describe('the connection is cut after the command ran and before its reply', () 
     expect(await observer.remains()).toEqual([]);
   });
 
-  it('acquire of a waiter: it goes on waiting, keeps its place, and is not blocked by its own token', async () => {
+  it('acquire of a waiter: it goes on waiting, and is not blocked by its own lost grant', async () => {
     await using server = await RedisServer.start();
     await using proxy = await TcpProxy.start(server.port);
     using observer = new Observer(server.url);

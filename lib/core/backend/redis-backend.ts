@@ -120,8 +120,10 @@ export class RedisBackend implements LockBackend {
 
   async tryAcquire({ name, token, ttl, notAfter, place }: AcquireRequest): Promise<AcquireOutcome> {
     if (notAfter <= this.#clock.now()) return { kind: 'late' };
-    const unavailable = await this.#synchronized();
-    if (unavailable !== undefined) return unavailable;
+    if (!this.#serverClock.known) {
+      const unavailable = await this.#synchronized();
+      if (unavailable !== undefined) return unavailable;
+    }
     const outcome = await this.#connection.run(
       ACQUIRE,
       [...this.#waitKeysOf(name), this.#prefixed(name.fence)],
@@ -220,8 +222,7 @@ export class RedisBackend implements LockBackend {
   }
 
   /** Makes sure that the server's clock is known: without it, no deadline can be told to the server. */
-  #synchronized(): Promise<Unavailable | undefined> | undefined {
-    if (this.#serverClock.known) return undefined;
+  #synchronized(): Promise<Unavailable | undefined> {
     this.#synchronizing ??= this.#synchronize().finally(() => (this.#synchronizing = undefined));
     return this.#synchronizing;
   }

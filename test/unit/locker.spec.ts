@@ -1,0 +1,346 @@
+/**
+ * A locker over a backend that fails when it's told to: what its callers see, what its events tell, and what it does
+ * behind their backs. What it promises over backends that work is in the conformance suite.
+ */
+import { beforeEach, describe, expect, it } from '@jest/globals';
+import { LockLostError, LockUnavailableError } from '../../lib/core/errors.js';
+import type { LockEventName } from '../../lib/core/events.js';
+import type { Lock } from '../../lib/core/lock.js';
+import { Locker } from '../../lib/core/locker.js';
+import type { LockerOptions } from '../../lib/core/options.js';
+import { FakeClock, settled } from '../support/fake-clock.js';
+import { FakeBackend, noAnswer, unreachable } from './fake-backend.js';
+
+const TTL = 3_000;
+const OVER = 2_968;
+
+describe('Locker', () => {
+  let clock: FakeClock;
+  let backend: FakeBackend;
+  let locker: Locker;
+  let events: [LockEventName, unknown][];
+
+  function open(options: Partial<LockerOptions> = {}): void {
+    clock = new FakeClock();
+    backend = new FakeBackend();
+    locker = new Locker(
+      { connection: 'memory', ttl: TTL, ...options },
+      { backend, clock, random: () => 0.5 },
+    );
+    events = [];
+    for (const name of ['acquired', 'lost', 'released', 'releaseFailed', 'jeopardy'] as const) {
+      locker.on(name, (event) => events.push([name, event]));
+    }
+  }
+
+  beforeEach(() => open());
+
+  const granted = () => ({ kind: 'granted', fencingToken: 7, sentAt: clock.now() }) as const;
+  const busy = { kind: 'busy', remaining: 500, sequence: 1 } as const;
+
+  /** What became of a promise so far. */
+  function watch<T>(promise: Promise<T>): { value?: T; error?: unknown; readonly done: boolean } {
+    const seen: { value?: T; error?: unknown; done: boolean } = { done: false };
+    promise.then(
+      (value) => Object.assign(seen, { value, done: true }),
+      (error: unknown) => Object.assign(seen, { error, done: true }),
+    );
+    return seen;
+  }
+
+  async function take(options: Parameters<Locker['acquire']>[1] = {}): Promise<Lock> {
+    const lock = locker.acquire('k', options);
+    await settled();
+    await backend.tryAcquires.answer(granted());
+    return lock;
+  }
+
+  describe('release', () => {
+    it('that is not answered is "unconfirmed", is told of, and goes on in the background', async () => {
+      const lock = await take();
+      const release = lock.release();
+      await backend.releases.answer(noAnswer);
+      expect(await release).toBe('unconfirmed');
+      expect(await lock.release()).toBe('unconfirmed');
+      expect(lock.state).toBe('released');
+      expect(events.slice(1)).toEqual([
+        ['releaseFailed', { key: 'k', fencingToken: 7, cause: noAnswer.cause }],
+      ]);
+      await clock.advance(75);
+      await backend.releases.answer(unreachable);
+      await clock.advance(100);
+      await backend.releases.answer({ kind: 'released' });
+      await clock.advance(60_000);
+      expect(backend.releases.made).toHaveLength(3);
+      expect(new Set(backend.releases.made.map(({ token }) => token)).size).toBe(1);
+      expect([backend.cancels.made, backend.extends.made]).toEqual([[], []]);
+    });
+
+    it('that is retried keeps the key for what is left of holdAtLeast', async () => {
+      const lock = await take({ holdAtLeast: 1_000 });
+      await clock.advance(200);
+      const release = watch(lock.release());
+      await backend.releases.answer(unreachable);
+      await backend.releases.answer(unreachable);
+      await clock.advance(75);
+      expect(backend.releases.made.map(({ keepFor }) => keepFor)).toEqual([800, 800, 725]);
+      expect(release.value).toBe('unconfirmed');
+    });
+
+    it('of what was taken away is "lost"', async () => {
+      const lock = await take();
+      const release = lock.release();
+      await backend.releases.answer({ kind: 'taken' });
+      expect(await release).toBe('lost');
+      expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, reason: 'taken' }]]);
+    });
+
+    it.each([
+      ['fails', noAnswer],
+      ['finds nothing', { kind: 'taken' } as const],
+    ])(
+      "that %s doesn't replace the result or the exception of the work",
+      async (_what, outcome) => {
+        const own = new Error('own');
+        backend.releases.auto = () => outcome;
+        for (const work of [async () => 'result', () => Promise.reject(own)]) {
+          const used = watch<unknown>(locker.using('k', work));
+          await settled();
+          await backend.tryAcquires.answer(granted());
+          expect(used.value ?? used.error).toBe(used.error === undefined ? 'result' : own);
+          expect(used.done).toBe(true);
+        }
+      },
+    );
+
+    it("doesn't wait for a renewal that is under way, and isn't disturbed by its answer", async () => {
+      const lock = await take();
+      await clock.advance(TTL / 3);
+      expect(backend.extends.openCount).toBe(1);
+      const release = lock.release();
+      await backend.releases.answer({ kind: 'released' });
+      expect(await release).toBe('released');
+      await backend.extends.answer([{ kind: 'taken' }]);
+      expect(events.map(([name]) => name)).toEqual(['acquired', 'released']);
+      expect(lock.signal.aborted).toBe(false);
+    });
+
+    it('leaves no timer but the one of the renewals, which goes by itself', async () => {
+      const lock = await take();
+      const release = lock.release();
+      await backend.releases.answer({ kind: 'released' });
+      await release;
+      expect(clock.pending.length).toBeLessThanOrEqual(1);
+      await clock.advance(TTL);
+      expect(clock.pending).toEqual([]);
+    });
+  });
+
+  describe('extend', () => {
+    it('that is not answered rejects, while the lock is held on', async () => {
+      const lock = await take();
+      const extend = watch(lock.extend());
+      await backend.extends.answer([noAnswer]);
+      expect(extend.error).toBeInstanceOf(LockUnavailableError);
+      expect(extend.error).toMatchObject({ key: 'k', reason: 'no-answer', cause: noAnswer.cause });
+      expect(lock).toMatchObject({ isHeld: true, state: 'jeopardy' });
+      lock.assertHeld();
+    });
+
+    it('of what was taken away rejects with LockLostError', async () => {
+      const lock = await take();
+      const extend = watch(lock.extend());
+      await backend.extends.answer([{ kind: 'taken' }]);
+      expect(extend.error).toBeInstanceOf(LockLostError);
+      expect(extend.error).toMatchObject({ reason: 'taken' });
+      // It's another's: nothing is to be undone.
+      expect(backend.cancels.made).toEqual([]);
+    });
+
+    it('that is answered after the deadline rejects with LockLostError', async () => {
+      const lock = await take({ renew: false });
+      const extend = watch(lock.extend());
+      const sentAt = clock.now();
+      await clock.advance(OVER);
+      await backend.extends.answer([{ kind: 'extended', sentAt }]);
+      expect(extend.error).toMatchObject({ code: 'LOCK_LOST', reason: 'expired' });
+    });
+  });
+
+  describe('a loss', () => {
+    it.each([
+      ['expired', { renew: false }, OVER],
+      ['max-hold', { maxHold: 500 }, 500],
+    ] as const)(
+      '(%s) gives the key back, so that the next need not wait',
+      async (reason, options, after) => {
+        const lock = await take(options);
+        const order: string[] = [];
+        lock.signal.addEventListener('abort', () => order.push('abort'));
+        backend.cancels.auto = () => {
+          order.push('cancel');
+          return { kind: 'cancelled' };
+        };
+        await clock.advance(after);
+        expect(order).toEqual(['abort', 'cancel']);
+        expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, reason }]]);
+        expect(await lock.release()).toBe('lost');
+        expect(backend.releases.made).toEqual([]);
+      },
+    );
+
+    it('is told by assertHeld() right after a blocked event loop, before any timer', async () => {
+      const lock = await take();
+      clock.block(OVER);
+      expect(() => lock.assertHeld()).toThrow(LockLostError);
+      expect(lock.signal.aborted).toBe(true);
+    });
+  });
+
+  describe('tryAcquire', () => {
+    it('asks again once where it came too late', async () => {
+      const taken = watch(locker.tryAcquire('k'));
+      await settled();
+      await backend.tryAcquires.answer({ kind: 'late' });
+      await backend.tryAcquires.answer(granted());
+      expect(taken.value).toMatchObject({ key: 'k', isHeld: true });
+
+      const late = watch(locker.tryAcquire('k'));
+      await settled();
+      await backend.tryAcquires.answer({ kind: 'late' });
+      await backend.tryAcquires.answer({ kind: 'late' });
+      expect(late.error).toMatchObject({ code: 'LOCK_UNAVAILABLE', reason: 'no-answer' });
+    });
+
+    it('has one deadline for all that it does', async () => {
+      const taken = watch(locker.tryAcquire('k'));
+      await settled();
+      await clock.advance(400);
+      await backend.tryAcquires.answer({ kind: 'late' });
+      const [first, second] = backend.tryAcquires.made;
+      expect(second?.notAfter).toBe(first?.notAfter);
+      expect(second?.token).not.toBe(first?.token);
+      await backend.tryAcquires.answer(busy);
+      expect(taken).toMatchObject({ done: true, value: null });
+    });
+
+    it('gives back what was granted after its deadline', async () => {
+      const taken = watch(locker.tryAcquire('k', { ttl: 100 }));
+      await settled();
+      const late = granted();
+      await clock.advance(97);
+      const { token } = await backend.tryAcquires.answer(late);
+      expect(backend.cancels.made).toMatchObject([{ token }]);
+      await backend.tryAcquires.answer(granted());
+      expect(taken.value).toMatchObject({ isHeld: true });
+    });
+
+    it.each([
+      ['may have run', noAnswer, 2],
+      ['was not sent', unreachable, 0],
+    ])('without an answer, which %s, rejects and cleans up', async (_what, outcome, cancels) => {
+      backend.cancels.auto = () => ({ kind: 'cancelled' });
+      const taken = watch(locker.tryAcquire('k'));
+      await settled();
+      await backend.tryAcquires.answer(outcome);
+      expect(taken.error).toBeInstanceOf(LockUnavailableError);
+      expect(taken.error).toMatchObject({ reason: outcome.reason, cause: outcome.cause });
+      await clock.advance(10_000);
+      expect(backend.cancels.made).toHaveLength(cancels);
+    });
+  });
+
+  describe('query', () => {
+    it('that is not answered rejects', async () => {
+      const state = watch(locker.query('k'));
+      await backend.queries.answer(noAnswer);
+      expect(state.error).toBeInstanceOf(LockUnavailableError);
+      expect(state.error).toMatchObject({ key: 'k', reason: 'no-answer' });
+    });
+  });
+
+  describe('connect', () => {
+    it('says whether there is a connection, and rejects only where one is required', async () => {
+      expect(await locker.connect()).toBe(true);
+      for (const requireConnection of [false, true]) {
+        open({ requireConnection });
+        backend.connect = async () => unreachable as never;
+        const connected = watch(locker.connect());
+        await settled();
+        if (requireConnection) {
+          expect(connected.error).toBeInstanceOf(LockUnavailableError);
+          expect(connected.error).toMatchObject({ key: undefined, reason: 'unreachable' });
+        } else {
+          expect(connected.value).toBe(false);
+        }
+      }
+    });
+  });
+
+  describe('close', () => {
+    it('closes the backend when all is done, and nothing runs after that', async () => {
+      backend.cancels.auto = () => ({ kind: 'cancelled' });
+      open({ drainTimeout: 500 });
+      const lock = await take();
+      const closed = watch(locker.close());
+      await clock.advance(499);
+      expect([lock.isHeld, backend.closed]).toEqual([true, false]);
+      await clock.advance(1);
+      expect([lock.state, lock.signal.aborted]).toEqual(['lost', true]);
+      expect([closed.done, backend.closed]).toEqual([false, false]);
+      // The key of a holder that wasn't done is given back first.
+      await backend.cancels.answer({ kind: 'cancelled' });
+      expect([closed.done, backend.closed, clock.pending]).toEqual([true, true, []]);
+    });
+
+    it('waits for a release that is under way, though nothing is held any more', async () => {
+      const lock = await take();
+      const release = watch(lock.release());
+      const closed = watch(locker.close());
+      await settled();
+      expect([closed.done, backend.closed]).toEqual([false, false]);
+      await backend.releases.answer({ kind: 'released' });
+      expect([release.value, closed.done, backend.closed]).toEqual(['released', true, true]);
+    });
+
+    it('waits for a release that failed to be tried once more', async () => {
+      const lock = await take();
+      const release = watch(lock.release());
+      const closed = watch(locker.close());
+      await backend.releases.answer(noAnswer);
+      expect([release.value, closed.done]).toEqual(['unconfirmed', false]);
+      await backend.releases.answer({ kind: 'released' });
+      expect([closed.done, backend.closed]).toEqual([true, true]);
+    });
+
+    it.each(['acquire', 'tryAcquire'] as const)(
+      'gives back what an %s is granted while it closes',
+      async (method) => {
+        open({ drainTimeout: 100 });
+        const asked = watch<unknown>(locker[method]('k'));
+        await settled();
+        const closed = watch(locker.close());
+        await clock.advance(100);
+        await backend.tryAcquires.answer(granted());
+        expect(asked.error).toMatchObject({ code: 'LOCK_UNAVAILABLE', reason: 'shutting-down' });
+        expect(closed.done).toBe(false);
+        await backend.cancels.answer({ kind: 'cancelled' });
+        await clock.advance(2_000);
+        expect([closed.done, backend.closed, clock.pending]).toEqual([true, true, []]);
+      },
+    );
+
+    it('ends although nothing is answered: after drainTimeout and a few commandTimeouts', async () => {
+      open({ drainTimeout: 500, commandTimeout: 1_000 });
+      await take();
+      const asked = watch(locker.acquire('other'));
+      const closed = watch(locker.close());
+      await clock.advance(500 + 2_000);
+      expect(asked.error).toMatchObject({ reason: 'shutting-down' });
+      // Each command ends by the backend's own timeout.
+      await backend.cancels.answer(noAnswer);
+      await backend.cancels.answer(noAnswer);
+      expect([closed.done, backend.closed]).toEqual([true, true]);
+    });
+  });
+});

@@ -1,0 +1,314 @@
+/**
+ * Every option with what it may be and with everything that it may not be: a wrong one is an error at once that names
+ * the option, its value and the remedy, and never a lock that behaves otherwise than was meant.
+ */
+import { describe, expect, it } from '@jest/globals';
+import { Redis } from 'ioredis';
+import { LONGEST_DURATION } from '../../lib/core/duration.js';
+import { LockConfigError } from '../../lib/core/errors.js';
+import { Locker } from '../../lib/core/locker.js';
+import {
+  type LockerOptions,
+  type LockOptions,
+  resolveLockerOptions,
+  resolveLockOptions,
+  SHORTEST_TTL,
+} from '../../lib/core/options.js';
+
+/** A value, and how the message shows it. */
+type Wrong = readonly [value: unknown, shown: string];
+
+interface Option {
+  /** Values it may have, with what they become. */
+  readonly right: readonly (readonly [given: unknown, resolved: unknown])[];
+  readonly wrong: readonly Wrong[];
+  /** What the message advises. */
+  readonly remedy: RegExp;
+}
+
+const NO_TEXT: readonly Wrong[] = [
+  [null, 'null'],
+  [7, '7'],
+  [true, 'true'],
+  [{}, 'an object'],
+  [['x'], 'an array'],
+  [() => 'x', 'a function'],
+  [Symbol('x'), 'Symbol(x)'],
+];
+
+const NO_DURATION: readonly Wrong[] = [
+  [Number.NaN, 'NaN'],
+  [Number.POSITIVE_INFINITY, 'Infinity'],
+  [Number.NEGATIVE_INFINITY, '-Infinity'],
+  [-1, '-1'],
+  [-0.001, '-0.001'],
+  ['-5s', "'-5s'"],
+  [0, '0'],
+  ['0s', "'0s'"],
+  [LONGEST_DURATION + 1, String(LONGEST_DURATION + 1)],
+  ['25d', "'25d'"],
+  ['soon', "'soon'"],
+  ['', "''"],
+  ['10', "'10'"],
+  ['10 parsecs', "'10 parsecs'"],
+  [null, 'null'],
+  [true, 'true'],
+  [10n, '10'],
+  [{}, 'an object'],
+  [[1_000], 'an array'],
+  [new Date(), 'an object'],
+  [() => 1_000, 'a function'],
+  [Symbol('x'), 'Symbol(x)'],
+  ['x'.repeat(1_000), `'${'x'.repeat(60)}'`],
+];
+
+function durationOf(least: number, hint = /./): Option {
+  return {
+    right: [
+      [least, least],
+      [1_000, 1_000],
+      ['30s', 30_000],
+      ['1.5s', 1_500],
+      // Redis takes whole milliseconds only.
+      [1_500.4, 1_500],
+      [LONGEST_DURATION, LONGEST_DURATION],
+    ],
+    wrong: [...NO_DURATION, ...(least > 1 ? [[least - 1, String(least - 1)] as const] : [])],
+    remedy: new RegExp(
+      `a duration from ${least} ms to ${LONGEST_DURATION} ms, as a number of milliseconds or a text like '30s'.*${hint.source}`,
+    ),
+  };
+}
+
+const trueOrFalse: Option = {
+  right: [
+    [true, true],
+    [false, false],
+  ],
+  wrong: [
+    [null, 'null'],
+    [0, '0'],
+    [1, '1'],
+    ['true', "'true'"],
+    ['no', "'no'"],
+    [{}, 'an object'],
+  ],
+  remedy: /true or false/,
+};
+
+const controller = new AbortController();
+const foreignSignal = { aborted: false, addEventListener() {}, removeEventListener() {} };
+const instance = new Redis({ lazyConnect: true });
+
+/** Complete, or it doesn't compile. */
+const PER_LOCK: Record<keyof LockOptions, Option> = {
+  ttl: durationOf(SHORTEST_TTL),
+  waitTimeout: durationOf(1, /use tryAcquire, or onBusy/),
+  holdAtLeast: durationOf(1, /leave it out/),
+  maxHold: durationOf(SHORTEST_TTL, /leave it out/),
+  onBusy: {
+    right: ['wait', 'skip', 'throw'].map((each) => [each, each]),
+    wrong: [...NO_TEXT, ['', "''"], ['Wait', "'Wait'"], ['fail', "'fail'"]],
+    remedy: /one of 'wait', 'skip', 'throw'/,
+  },
+  renew: trueOrFalse,
+  signal: {
+    right: [
+      [controller.signal, controller.signal],
+      [foreignSignal, foreignSignal],
+    ],
+    wrong: [
+      [controller, 'an object'],
+      [{}, 'an object'],
+      [{ aborted: false }, 'an object'],
+      [null, 'null'],
+      ['x', "'x'"],
+      [1, '1'],
+      [() => {}, 'a function'],
+    ],
+    remedy: /an AbortSignal.*controller\.signal/,
+  },
+  prefix: {
+    right: ['lock', 'a:b', 'shop/eu', 'ключ', '🔒', '%', 'x'.repeat(128)].map((each) => [
+      each,
+      each,
+    ]),
+    wrong: [
+      ...NO_TEXT,
+      ['', "''"],
+      ['a b', "'a b'"],
+      ['a\n', "'a\n'"],
+      ['{a}', "'{a}'"],
+      ['a{', "'a{'"],
+      ['a}', "'a}'"],
+      ['x'.repeat(129), `'${'x'.repeat(60)}'`],
+      ['\uD800', "'\uD800'"],
+    ],
+    remedy: /a text of 1 to 128 characters without braces or white space/,
+  },
+};
+
+const PER_LOCKER: Record<Exclude<keyof LockerOptions, keyof LockOptions>, Option> = {
+  connection: {
+    right: ['memory', 'redis://h', 'rediss://u:p@h:1/2', { host: 'h' }, instance].map((each) => [
+      each,
+      each,
+    ]),
+    wrong: [
+      [undefined, 'undefined'],
+      [null, 'null'],
+      ['', "''"],
+      ['localhost:6379', "'localhost:6379'"],
+      ['http://h', "'http://h'"],
+      ['redis://', "'redis://'"],
+      ['Memory', "'Memory'"],
+      [6379, '6379'],
+      [true, 'true'],
+      [['redis://h'], 'an array'],
+      [() => instance, 'a function'],
+    ],
+    remedy: /URL.*ioredis options, an ioredis instance.*'memory'/,
+  },
+  commandTimeout: durationOf(10),
+  drainTimeout: durationOf(1),
+  requireConnection: trueOrFalse,
+  application: {
+    right: ['shop', 'x'.repeat(100)].map((each) => [each, each]),
+    wrong: [...NO_TEXT, ['', "''"], ['x'.repeat(101), `'${'x'.repeat(60)}'`]],
+    remedy: /a text of 1 to 100 characters/,
+  },
+};
+
+type Resolve = (options: Record<string, unknown>) => unknown;
+const perCall: Resolve = (options) => resolveLockOptions(options as LockOptions);
+const perModule: Resolve = (options) =>
+  resolveLockerOptions({ connection: 'memory', ...options } as LockerOptions);
+
+function errorOf(work: () => unknown): LockConfigError {
+  try {
+    work();
+  } catch (error) {
+    expect(error).toBeInstanceOf(LockConfigError);
+    return error as LockConfigError;
+  }
+  throw new Error('Nothing was thrown.');
+}
+
+const perLock = Object.entries(PER_LOCK);
+const defaultable = perLock.filter(([option]) => option !== 'signal');
+const perLocker = Object.entries(PER_LOCKER);
+
+describe.each([
+  ['per call', perLock, perCall],
+  ['as a default of the module', defaultable, perModule],
+  ['of the module', perLocker, perModule],
+] as const)('options %s', (_where, options, resolve) => {
+  it.each(options)('%s: may be what it says', (option, { right }) => {
+    for (const [given, expected] of right) {
+      const resolved = resolve({ [option]: given }) as Record<string, unknown>;
+      const { defaults = {} } = resolved as { defaults?: object };
+      expect({ ...defaults, ...resolved }).toHaveProperty([option], expected);
+    }
+  });
+
+  it.each(options)('%s: is refused otherwise, by name, value and remedy', (option, row) => {
+    const { wrong, remedy } = row;
+    for (const [value, shown] of wrong) {
+      const error = errorOf(() => resolve({ [option]: value }));
+      expect(error).toMatchObject({ code: 'LOCK_CONFIG', name: 'LockConfigError', option });
+      expect(error.value).toBe(value);
+      expect(error.message).toContain(`option \`${option}\``);
+      expect(error.message).toContain(`got ${shown}.`);
+      expect(error.message).toMatch(remedy);
+    }
+  });
+});
+
+describe.each([
+  ['per call', perCall, ['ttl', 'signal']],
+  ['of the module', perModule, ['connection', 'ttl', 'drainTimeout']],
+] as const)('options %s', (_where, resolve, known) => {
+  it('with an unknown name are refused, with those that are known', () => {
+    for (const option of ['timeout', 'TTL', 'wait', 'toString', 'constructor', '__proto__', '']) {
+      const error = errorOf(() => resolve(JSON.parse(`{"${option}": 1}`) as never));
+      expect(error).toMatchObject({ option, value: 1 });
+      expect(error.message).toContain(`Unknown option \`${option}\``);
+      for (const name of known) expect(error.message).toContain(name);
+    }
+  });
+
+  it('with `undefined` for a value count as left out', () => {
+    const given = Object.fromEntries(known.map((option) => [option, undefined]));
+    const resolved = resolve({ ...given, ...only(resolve) });
+    expect(resolved).toEqual(resolve(only(resolve)));
+  });
+});
+
+/** What a resolve can't do without. */
+function only(resolve: Resolve): Record<string, unknown> {
+  return resolve === perModule ? { connection: 'memory' } : {};
+}
+
+describe('options', () => {
+  it('have the defaults that their documentation says', () => {
+    expect(resolveLockerOptions({ connection: 'memory' })).toEqual({
+      connection: 'memory',
+      defaults: {
+        ttl: 10_000,
+        waitTimeout: 10_000,
+        onBusy: 'wait',
+        renew: true,
+        holdAtLeast: 0,
+        maxHold: Number.POSITIVE_INFINITY,
+        signal: undefined,
+        prefix: 'lock',
+      },
+      commandTimeout: 1_000,
+      requireConnection: false,
+      drainTimeout: 10_000,
+      application: undefined,
+    });
+  });
+
+  it("of a call win over the module's, one by one", () => {
+    const { defaults } = resolveLockerOptions({
+      connection: 'memory',
+      ttl: '3s',
+      renew: false,
+      prefix: 'p',
+    });
+    const options = { ttl: '4s', waitTimeout: 5, renew: undefined as never } as const;
+    expect(resolveLockOptions(options, defaults)).toEqual({
+      ...defaults,
+      ttl: 4_000,
+      waitTimeout: 5,
+      renew: false,
+      prefix: 'p',
+    });
+    expect(resolveLockOptions(undefined, defaults)).toBe(defaults);
+  });
+
+  it('that are no object are refused', () => {
+    for (const [value, shown] of [
+      [null, 'null'],
+      ['fast', "'fast'"],
+      [7, '7'],
+      [[], 'an array'],
+      [() => {}, 'a function'],
+    ] as const) {
+      for (const resolve of [resolveLockOptions, resolveLockerOptions, (o: never) => new Locker(o)])
+        expect(errorOf(() => resolve(value as never)).message).toContain(`object, got ${shown}`);
+    }
+    expect(errorOf(() => new Locker(undefined as never))).toMatchObject({ code: 'LOCK_CONFIG' });
+  });
+
+  it('take no signal as a default: it belongs to one call', () => {
+    const options = { connection: 'memory', signal: controller.signal } as LockerOptions;
+    expect(errorOf(() => new Locker(options))).toMatchObject({ option: 'signal' });
+  });
+
+  it('are checked where a locker is made, before anything is opened', () => {
+    const error = errorOf(() => new Locker({ connection: 'redis://localhost:1', ttl: 99 }));
+    expect(error).toMatchObject({ option: 'ttl', value: 99 });
+  });
+});
