@@ -74,6 +74,7 @@ export class Lease {
       const now = this.#clock.now();
       if (now >= this.deadline) this.lose('expired');
       else if (now >= this.holdUntil) this.lose('max-hold');
+      else if (this.renew && now >= this.overdueAt) return 'jeopardy';
     }
     return this.#state;
   }
@@ -81,6 +82,11 @@ export class Lease {
   get isHeld(): boolean {
     const state = this.state;
     return state === 'held' || state === 'jeopardy';
+  }
+
+  /** Monotonic: not renewed by then, it's in jeopardy, whether or not a renewal has failed yet. */
+  get overdueAt(): number {
+    return this.sentAt + this.ttl * JEOPARDY_AFTER;
   }
 
   /** How long it's valid without another renewal, in ms. */
@@ -118,7 +124,7 @@ export class Lease {
 
   /** A renewal is overdue or failed. Whether that's news. */
   endanger(): boolean {
-    if (this.state !== 'held') return false;
+    if (!this.isHeld || this.#state !== 'held') return false;
     this.#state = 'jeopardy';
     return true;
   }
@@ -158,6 +164,8 @@ export interface LeaseGrant {
   readonly holdAtLeast: number;
 }
 
+/** The part of the ttl by which a lease that's renewed should have been. */
+const JEOPARDY_AFTER = 2 / 3;
 /** Clocks of client and server may run this much apart: 1 %, as in the Redlock algorithm. */
 const DRIFT = 0.01;
 /** The server's expiry is precise to 1 ms, and our reading of it may be another off. */

@@ -5,8 +5,6 @@ import type { Lease } from './lease.js';
 
 /** A renewal is due when this part of the ttl has passed, which leaves time for several more tries. */
 const RENEW_AFTER = 1 / 3;
-/** A lease not renewed by this part of the ttl is in jeopardy, whether or not its renewal has failed yet. */
-const JEOPARDY_AFTER = 2 / 3;
 /** Leases due within this part of their ttl from now go along: fewer commands, and it spreads the beats of replicas. */
 const EARLY = 1 / 12;
 /** How many leases one script prolongs at most: the server does nothing else meanwhile. */
@@ -78,13 +76,12 @@ export class Renewal {
   #nextEvent(lease: Lease): number {
     const end = Math.min(lease.deadline, lease.holdUntil);
     if (!lease.renew) return end;
-    const overdue = lease.sentAt + lease.ttl * JEOPARDY_AFTER;
     const next =
       lease.extending === undefined
         ? Math.max(lease.sentAt + lease.ttl * RENEW_AFTER, lease.retryAt)
         : // Being renewed: only jeopardy is left to be noticed.
-          overdue > this.clock.now()
-          ? overdue
+          lease.overdueAt > this.clock.now()
+          ? lease.overdueAt
           : end;
     return Math.min(end, next);
   }
@@ -124,7 +121,7 @@ export class Renewal {
         due.push(lease);
         this.unwatch(lease);
       } else {
-        if (now >= lease.sentAt + lease.ttl * JEOPARDY_AFTER) this.#endanger(lease, undefined);
+        if (now >= lease.overdueAt) this.#endanger(lease, undefined);
         this.#reschedule(lease);
       }
     }

@@ -1,3 +1,4 @@
+import { watchAbort } from './abort-watch.js';
 import type { Clock, Timer } from './clock.js';
 
 /**
@@ -39,9 +40,7 @@ export class WaitingLine<T, R extends WaitRequest> {
       if (signal.aborted) {
         this.refuse(caller, signal.reason);
       } else {
-        const abort = () => this.#giveUp(caller, signal.reason);
-        signal.addEventListener('abort', abort, { once: true });
-        caller.unlisten = () => signal.removeEventListener('abort', abort);
+        caller.unlisten = watchAbort(signal, () => this.#giveUp(caller, signal.reason));
       }
     }
     return caller;

@@ -283,7 +283,7 @@ export function describeLockBackend(
       it('answers for a batch one by one, in its order', async () => {
         const mine = await Promise.all([1, 2, 3].map(() => a.take(newName(), { ttl: 2_000 })));
         const others = await b.take(newName(), { ttl: 2_000 });
-        const [first, second, third] = mine as [HeldToken, HeldToken, HeldToken];
+        const [first, second, third] = mine as HeldToken[] as [HeldToken, HeldToken, HeldToken];
         await a.release(second);
         const batch = [first, { ...others, token: first.token }, second, { ...third, ttl: 8_000 }];
         expect((await a.backend.extend(batch)).map(({ kind }) => kind)).toEqual([
@@ -776,13 +776,11 @@ export function describeLockBackend(
           await b.release(last, 20);
         }),
       );
-      const left = await eventually(
-        async () => {
-          const contents = await store.contents();
-          return contents.every(({ isFence }) => isFence) && contents;
-        },
-        { message: 'everything but the fence counters is gone' },
-      );
+      await eventually(async () => (await store.contents()).every(({ isFence }) => isFence), {
+        message: 'everything but the fence counters is gone',
+      });
+      const left = await store.contents();
+      expect(left).toHaveLength(many.length);
       for (const { ttl } of left) {
         expect(ttl).toBeGreaterThan(0);
         expect(ttl).toBeLessThanOrEqual(TTL + FENCE_RETENTION);

@@ -62,7 +62,7 @@ function openLocker(
 
 /** The application's own instance. */
 function openInstance(options: RedisOptions): Redis {
-  const instance = new Redis({ port: server.port, ...options });
+  const instance = new Redis({ port: server.port, ...options } as RedisOptions);
   closables.push({ close: async () => instance.disconnect() });
   return instance;
 }

@@ -448,7 +448,7 @@ describe('RedisLockModule and Redis', () => {
     await server.kill();
     await eventually(() => held.every((lock) => !lock.isHeld));
     await eventually(() => app.lines.of('error').length === 3);
-    expect(app.lines.of('error')).toEqual(
+    expect(app.lines.of('error').toSorted()).toEqual(
       held.map(({ key }) => expect.stringContaining(`"${key}"`) as unknown),
     );
     expect(app.lines.of('warn').filter((line) => line.includes("can't be reached"))).toHaveLength(

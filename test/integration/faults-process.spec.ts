@@ -127,14 +127,22 @@ describe('waiters', () => {
         }),
       );
     }
-    // One that doesn't wait gets nothing while others do.
-    await using late = await third.open(lockerOptions(server.url));
-    expect(await late.tryAcquire('k')).toBeNull();
     await lock.release();
     await Promise.all(served);
     expect(order).toEqual(['a', 'b', 'c']);
     expect(await observer.remains()).toEqual([]);
     await third.quit();
+  });
+
+  it('have the key if it becomes free without a word: nobody who comes along jumps the queue', async () => {
+    await using holder = await one.open(lockerOptions(server.url, { ttl: LONG_TTL }));
+    await using rival = await other.open(lockerOptions(server.url, { ttl: LONG_TTL }));
+    await holder.acquire('k');
+    const { granted } = await queueUp(rival);
+    const freedAt = monotonic();
+    await observer.redis.del('lock:{k}');
+    expect(await holder.tryAcquire('k')).toBeNull();
+    expect((await granted).grantedAt - freedAt).toBeLessThan(CLAIM_WINDOW);
   });
 
   it('the first is killed: the next is served as soon as the key is free', async () => {

@@ -54,7 +54,7 @@ describe('Lease', () => {
   it('is held up to its deadline and lost from then on, without a timer', () => {
     const lease = leaseOf();
     clock.block(VALID - 0.01);
-    expect(lease).toMatchObject({ state: 'held', isHeld: true, lostReason: undefined });
+    expect(lease).toMatchObject({ state: 'jeopardy', isHeld: true, lostReason: undefined });
     expect(lease.remaining).toBeCloseTo(0.01, 6);
     clock.block(0.01);
     expect(lease).toMatchObject({ state: 'lost', isHeld: false, remaining: 0 });

@@ -185,13 +185,14 @@ const perModule: Resolve = (options) =>
   resolveLockerOptions({ connection: 'memory', ...options } as LockerOptions);
 
 function errorOf(work: () => unknown): LockConfigError {
+  let thrown: unknown = 'nothing was thrown';
   try {
     work();
   } catch (error) {
-    expect(error).toBeInstanceOf(LockConfigError);
-    return error as LockConfigError;
+    thrown = error;
   }
-  throw new Error('Nothing was thrown.');
+  expect(thrown).toBeInstanceOf(LockConfigError);
+  return thrown as LockConfigError;
 }
 
 const perLock = Object.entries(PER_LOCK);

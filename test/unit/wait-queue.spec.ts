@@ -473,8 +473,8 @@ describe('WaitQueue', () => {
     });
   });
 
-  describe('a grant that nobody can use is given back:', () => {
-    it('its caller has given up meanwhile', async () => {
+  describe('a grant that nobody can use is given back', () => {
+    it('where its caller has given up meanwhile', async () => {
       const controller = new AbortController();
       const caller = await enter({ signal: controller.signal });
       controller.abort('enough');
@@ -485,7 +485,7 @@ describe('WaitQueue', () => {
       expectNothingLeft();
     });
 
-    it('it arrived after its deadline', async () => {
+    it('where it arrived after its deadline', async () => {
       const caller = await enter({ ttl: 1_000 });
       const sentAt = clock.now();
       await clock.advance(988);
@@ -497,7 +497,7 @@ describe('WaitQueue', () => {
       expectNothingLeft();
     });
 
-    it('it is for another ttl than that of who is first now', async () => {
+    it('where it is for another ttl than that of who is first now', async () => {
       const controller = new AbortController();
       await asleep({ ttl: TTL, signal: controller.signal });
       const second = await enter({ ttl: 2 * TTL });

@@ -4,6 +4,7 @@
  * Objects are counted by their class over the whole heap, after a garbage collection: what nothing refers to any more
  * isn't there. The clients are those that the locker opened: it duplicates the one that it's given.
  */
+import { getEventListeners } from 'node:events';
 import { getHeapStatistics, queryObjects, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { Redis } from 'ioredis';
@@ -29,6 +30,7 @@ export interface Census {
 
 export interface ProbeDone {
   readonly census: Census;
+  /** What the task itself has counted. */
   readonly outcomes: Record<string, number>;
   readonly warnings: readonly string[];
 }
@@ -54,6 +56,7 @@ user.duplicate = (override) => {
 };
 const locker = new Locker({ connection: user, ttl: '5s' });
 const rival = new Locker({ connection: user, ttl: '5s' });
+const shutdown = new AbortController();
 const warnings: string[] = [];
 process.on('warning', ({ name, message }) => {
   if (name !== 'ExperimentalWarning') warnings.push(`${name}: ${message}`);
@@ -148,18 +151,25 @@ async function contended(waits: number): Promise<Record<string, number>> {
   return outcomes;
 }
 
-async function sharedSignal(waits: number): Promise<void> {
+/** Of a process's one signal, such as that of its shutdown: half of the waits end by it, half before. */
+async function sharedSignal(waits: number): Promise<Record<string, number>> {
+  const { signal } = shutdown;
+  const acquire = async () => {
+    const lock = await locker.acquire('shared', { signal, waitTimeout: 30_000 });
+    await lock.release();
+  };
+  const served = Array.from({ length: waits / 2 }, acquire);
+  await Promise.all(served);
+  const listenersAfterServed = getEventListeners(signal, 'abort').length;
   const held = await rival.acquire('shared');
-  const control = new AbortController();
-  const calls = Array.from({ length: waits }, () =>
-    locker.acquire('shared', { signal: control.signal }).catch(() => {}),
-  );
+  const aborted = Array.from({ length: waits / 2 }, acquire);
   await new Promise((resolve) => {
     setTimeout(resolve, 50);
   });
-  control.abort();
-  await Promise.all(calls);
+  shutdown.abort();
+  await Promise.allSettled(aborted);
   await held.release();
+  return { listenersAfterServed, listeners: getEventListeners(signal, 'abort').length };
 }
 
 async function run(task: ProbeTask): Promise<void> {
@@ -172,7 +182,7 @@ async function run(task: ProbeTask): Promise<void> {
       outcomes = await contended(task.waits);
       break;
     case 'shared signal':
-      await sharedSignal(task.waits);
+      outcomes = await sharedSignal(task.waits);
       break;
     case 'close':
       await Promise.all([locker.close(), rival.close()]);
