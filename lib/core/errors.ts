@@ -26,7 +26,7 @@ export abstract class LockError extends Error {
 
   /** Whether a value is an error of this library, whichever copy of it made the value. */
   static is(value: unknown): value is LockError {
-    return value instanceof Error && (value as { [BRAND]?: unknown })[BRAND] === true;
+    return typeof value === 'object' && value !== null && BRAND in value;
   }
 }
 

@@ -22,8 +22,8 @@ import { LockLog } from './lock-log.js';
  *
  *     boot ──connect──▶ serving ──beforeApplicationShutdown──▶ draining ──onApplicationShutdown──▶ closed
  *
- * It stops granting before Nest closes its servers, so that requests that wait for a lock end at once instead of
- * holding the shutdown up; it closes after that, when no request needs a lock any more.
+ * It begins to drain before Nest closes its servers: requests that wait for a lock end at once instead of holding the
+ * shutdown up, and those that hold one have `drainTimeout` to finish.
  *
  * @example
  * constructor(private readonly locks: RedisLockService) {}

@@ -62,7 +62,7 @@ function openLocker(
 
 /** The application's own instance. */
 function openInstance(options: RedisOptions): Redis {
-  const instance = new Redis({ port: server.port, ...options } as RedisOptions);
+  const instance = new Redis({ port: server.port, ...options } as never);
   closables.push({ close: async () => instance.disconnect() });
   return instance;
 }
@@ -195,6 +195,10 @@ describe('scripts', () => {
     expect(await backend.release({ ...request, keepFor: 0 })).toEqual({ kind: 'taken' });
     await backend.cancel(request);
     expect(await client.get(name.owner)).toBe('maintenance');
+    const error = await openLocker(server.url)
+      .acquire('k', { onBusy: 'throw' })
+      .catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ code: 'LOCK_BUSY', remaining: undefined });
   });
 });
 
@@ -307,6 +311,8 @@ describe('connections', () => {
       maxRetriesPerRequest: null,
       retryStrategy: () => null,
       readOnly: true,
+      protocol: 3,
+      replyMapping: 'resp3',
     });
     const [a, b] = [openLocker(instance), openLocker(instance)];
     await expectHandOver(a, b);

@@ -409,7 +409,8 @@ describe('Renewal', () => {
           // Neither forgotten nor early. Two moments that are one but for the rounding may come in either order.
           const losses = lost.filter((each) => each.token === token);
           const reason = expiry < maxHeld ? 'expired' : 'max-hold';
-          const expected = over < end ? [{ token, reason, at: expect.closeTo(over, 3) }] : [];
+          const loss = { token, reason, at: expect.closeTo(over, 3) };
+          const expected = over < end ? [loss] : [];
           expect(losses).toEqual(Math.abs(over - end) < 0.001 ? losses : expected);
           // Renewed after a third of its ttl, and sooner only together with others, or because it ends anyway.
           const until = Math.min(over, end);

@@ -280,7 +280,8 @@ export class Connection {
   }
 
   #failed(error: unknown, sentAt: number): Unavailable {
-    const { name, message } = error instanceof Error ? error : { name: '', message: '' };
+    // By shape: Node's own errors are no instances of the `Error` that a test runner's sandbox sees.
+    const { name = '', message = '' } = (error ?? {}) as Partial<Error>;
     // What ioredis refuses to send with the offline queue off has surely not run.
     if (message.includes('enableOfflineQueue')) return this.#unreachable();
     if (name === 'ReplyError') {

@@ -78,7 +78,7 @@ export class RedisWakeUp implements WakeUp {
       if (this.#closed) return;
       // Refused: who waits must know that nobody will tell. Else cut off, which reconnects by itself, or not answered in
       // time, after which nobody knows what the server thinks: only a new connection does.
-      if (error instanceof Error && error.name === 'ReplyError') this.#refuse();
+      if ((error as Partial<Error>).name === 'ReplyError') this.#refuse();
       else if (client.status === 'ready') client.disconnect(true);
       return;
     }

@@ -29,7 +29,7 @@ export class Script<
     try {
       return (await client.evalsha(this.script.sha1, keys.length, ...keys, ...args)) as Reply;
     } catch (error) {
-      if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error;
+      if (!(error as Partial<Error>).message?.startsWith('NOSCRIPT')) throw error;
       return (await bounded(
         client.eval(this.script.source, keys.length, ...keys, ...args),
       )) as Reply;
