@@ -76,7 +76,7 @@ export interface LockerOptions extends Omit<LockOptions, 'signal'> {
   drainTimeout?: Duration;
   /**
    * How this process is called where a lock's holder is shown.
-   * @default the process title's file name
+   * @default none
    */
   application?: string;
 }
