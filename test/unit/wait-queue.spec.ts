@@ -104,9 +104,11 @@ describe('WaitQueue', () => {
   const cancelled = () => backend.cancels.made.map(({ token }) => token);
 
   /** A caller that stands in the backend's queue and sleeps. */
-  async function asleep(wanted: Wanted = {}, remaining = TTL): Promise<Caller> {
+  async function asleep(wanted: Wanted = {}, remaining: number | 'endless' = TTL): Promise<Caller> {
     const caller = await enter(wanted);
-    await backend.tryAcquires.answer(busy(remaining));
+    await backend.tryAcquires.answer(
+      remaining === 'endless' ? { ...busy(), remaining: undefined } : busy(remaining),
+    );
     expect([backend.tryAcquires.openCount, caller.settled]).toEqual([0, false]);
     return caller;
   }
@@ -241,7 +243,7 @@ describe('WaitQueue', () => {
     });
 
     it('refreshes and nothing else behind a key that has no expiry', async () => {
-      await asleep({}, -1);
+      await asleep({}, 'endless');
       await clock.advance(TTL / 2 - 1);
       expect(tries()).toBe(1);
       await clock.advance(1);

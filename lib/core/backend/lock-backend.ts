@@ -76,8 +76,15 @@ export interface Unavailable {
 export type AcquireOutcome =
   /** `sentAt`: local monotonic time just before the command was written; the lease's validity counts from there. */
   | { readonly kind: 'granted'; readonly fencingToken: number; readonly sentAt: number }
-  /** `remaining`: how long the present lease or reservation lasts if nobody prolongs it. `sequence`: the caller's place. */
-  | { readonly kind: 'busy'; readonly remaining: number; readonly sequence: number | undefined }
+  /**
+   * `remaining`: how long the present lease or reservation lasts if nobody prolongs it, in ms; `undefined` where it has no
+   * end. `sequence`: the caller's place.
+   */
+  | {
+      readonly kind: 'busy';
+      readonly remaining: number | undefined;
+      readonly sequence: number | undefined;
+    }
   /** The command arrived after `notAfter` and did nothing. */
   | { readonly kind: 'late' }
   | Unavailable;

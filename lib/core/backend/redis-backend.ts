@@ -148,7 +148,8 @@ export class RedisBackend implements LockBackend {
       case 'busy':
         return {
           kind: 'busy',
-          remaining: reply[2],
+          // A key without expiry isn't ours: it was set by hand.
+          remaining: reply[2] < 0 ? undefined : reply[2],
           sequence: reply[3] === 0 ? undefined : reply[3],
         };
       case 'late':

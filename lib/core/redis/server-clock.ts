@@ -32,7 +32,8 @@ export class ServerClock {
 
   /** A server time that isn't after the given local time. Too early by the uncertainty, so that a late command isn't let in. */
   notAfter(localTime: number): number {
-    return localTime + this.#low;
+    const sinceObserved = Math.max(0, localTime - (this.#observedAt ?? localTime));
+    return localTime + this.#low - sinceObserved * DRIFT;
   }
 
   /** Another server may answer next. */

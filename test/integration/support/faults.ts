@@ -2,11 +2,11 @@
 import { Redis } from 'ioredis';
 import type { LockerOptions } from '../../../lib/core/options.js';
 
-export const COMMAND_TIMEOUT = 400;
+export const COMMAND_TIMEOUT = 600;
 export const WAIT_TIMEOUT = 1_000;
 export const TTL = 1_500;
 /** What a loaded machine may add to a bound: timers that are late, messages between processes. */
-export const SLACK = 300;
+export const SLACK = 400;
 /** How long a reserved key waits for the waiter that was woken (lib/core/backend/redis-backend.ts). */
 export const CLAIM_WINDOW = 1_000;
 /** A connection that was lost is tried again at least this often (lib/core/redis/connection.ts). */
