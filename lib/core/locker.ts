@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomBytes, randomUUID } from 'node:crypto';
 
 import { openBackend } from './backend/open-backend.js';
-import type { LockBackend, LockState } from './backend/lock-backend.js';
+import type { LockBackend, LockState, ReleaseRequest } from './backend/lock-backend.js';
 import { heldByCall, heldByCallOn, runHolding } from './call-chain.js';
 import { CleanUp } from './clean-up.js';
 import { type Clock, systemClock, type Timer } from './clock.js';
@@ -255,7 +255,8 @@ export class Locker {
   stopGranting(): void {
     if (this.#state !== 'open') return;
     this.#state = 'draining';
-    this.#refuseWaiting((request) => request.heldKeys.length === 0);
+    // Who waits to enter its own lock again may: it takes nothing, and its holder can't finish without it.
+    this.#refuseQueued((request) => this.#refuses(request));
   }
 
   /**
@@ -274,7 +275,8 @@ export class Locker {
       this.#options.drainTimeout,
     );
     this.#state = 'closed';
-    this.#refuseWaiting(() => true);
+    this.#refuseQueued(() => true);
+    for (const reentry of this.#reentries.keys()) reentry.refuse(() => true, refusalOf);
     for (const lease of this.#renewal.leases) lease.lose('shutdown');
     this.#renewal.stop();
     // What is under way ends by its own command timeout; what it leaves is cleaned up while the connection is there.
@@ -287,11 +289,8 @@ export class Locker {
     this.#events.clear();
   }
 
-  #refuseWaiting(which: (request: AcquireRequestOfCaller) => boolean): void {
-    const refusal = ({ key }: AcquireRequestOfCaller) =>
-      new LockUnavailableError(key, 'shutting-down');
-    for (const queue of [...this.#queues.values()]) queue.refuse(which, refusal);
-    for (const reentry of this.#reentries.keys()) reentry.refuse(which, refusal);
+  #refuseQueued(which: (request: AcquireRequestOfCaller) => boolean): void {
+    for (const queue of [...this.#queues.values()]) queue.refuse(which, refusalOf);
   }
 
   /** Ends when the condition holds, or after the timeout. Looked at whenever a lease, a queue or a try ends. */
@@ -350,14 +349,19 @@ export class Locker {
     }
 
     // Asked here and not at the door: entering a lock again takes nothing, and it may have become otherwise meanwhile.
-    if (this.#state === 'closed' || (this.#state === 'draining' && heldKeys.length === 0)) {
-      throw new LockUnavailableError(key, 'shutting-down');
+    if (this.#refuses(request)) throw new LockUnavailableError(key, 'shutting-down');
+    // Under way until there's a lease: between the two, closing would find nothing to wait for.
+    this.#underWay += 1;
+    try {
+      if (onBusy === 'wait') return this.#lockOn(await this.#queueOf(name).enter(request), request);
+      const grant = await this.#tryOnce(name, resolved);
+      return grant.kind === 'busy'
+        ? this.#busy(key, grant.remaining, onBusy)
+        : this.#lockOn(grant, request);
+    } finally {
+      this.#underWay -= 1;
+      this.#onSettled?.();
     }
-    if (onBusy === 'wait') return this.#lockOn(await this.#queueOf(name).enter(request), since);
-    const grant = await this.#tryOnce(name, resolved);
-    return grant.kind === 'busy'
-      ? this.#busy(key, grant.remaining, onBusy)
-      : this.#lockOn(grant, since);
   }
 
   #heldKeys(): readonly string[] {
@@ -410,38 +414,37 @@ export class Locker {
   ): Promise<({ kind: 'granted' } & LeaseGrant) | Busy> {
     // It never jumps a queue: not the one at the backend, and not the one in this process.
     if (this.#queues.get(name.owner)?.contended) return { kind: 'busy', remaining: undefined };
-    this.#underWay += 1;
-    try {
-      const notAfter = this.#clock.now() + this.#options.commandTimeout;
-      // Twice, because a reply that says "late" has set our idea of the server's clock right.
-      for (let attempt = 0; attempt < 2; attempt += 1) {
-        const held = { name, token: this.#newToken(), ttl: options.ttl };
-        const outcome = await this.#backend.tryAcquire({ ...held, notAfter, place: undefined });
-        switch (outcome.kind) {
-          case 'granted':
-            if (this.#clock.now() < validUntil(outcome.sentAt, options.ttl))
-              return { ...options, ...held, ...outcome };
-            this.#cleanUp.cancel(held);
-            break;
-          case 'busy':
-            return outcome;
-          case 'late':
-            break;
-          case 'unavailable':
-            if (outcome.mayHaveRun) this.#cleanUp.cancel(held, notAfter);
-            throw unavailableError(name.key, outcome);
-        }
+    const notAfter = this.#clock.now() + this.#options.commandTimeout;
+    // Twice, because a reply that says "late" has set our idea of the server's clock right.
+    for (let attempt = 0; attempt < 2; attempt += 1) {
+      const held = { name, token: this.#newToken(), ttl: options.ttl };
+      const outcome = await this.#backend.tryAcquire({ ...held, notAfter, place: undefined });
+      switch (outcome.kind) {
+        case 'granted':
+          if (this.#clock.now() < validUntil(outcome.sentAt, options.ttl))
+            return { ...options, ...held, ...outcome };
+          this.#cleanUp.cancel(held);
+          break;
+        case 'busy':
+          return outcome;
+        case 'late':
+          break;
+        case 'unavailable':
+          if (outcome.mayHaveRun) this.#cleanUp.cancel(held, notAfter);
+          throw unavailableError(name.key, outcome);
       }
-      throw new LockUnavailableError(name.key, 'no-answer');
-    } finally {
-      this.#underWay -= 1;
-      this.#onSettled?.();
     }
+    throw new LockUnavailableError(name.key, 'no-answer');
   }
 
-  #lockOn(grant: LeaseGrant, since: number): HeldLock {
-    if (this.#state === 'closed') {
-      // Nobody would renew it, or tell of its loss.
+  /** Whether it's too late for a new lock. */
+  #refuses({ heldKeys }: AcquireRequestOfCaller): boolean {
+    return this.#state === 'closed' || (this.#state === 'draining' && heldKeys.length === 0);
+  }
+
+  #lockOn(grant: LeaseGrant, request: AcquireRequestOfCaller): HeldLock {
+    if (this.#refuses(request)) {
+      // It came while we began to close: work that begins now would be cut off.
       this.#cleanUp.cancel(grant);
       throw new LockUnavailableError(grant.name.key, 'shutting-down');
     }
@@ -451,7 +454,7 @@ export class Locker {
     this.#events.emit('acquired', () => ({
       key: lock.key,
       fencingToken: lock.fencingToken,
-      waited: this.#clock.now() - since,
+      waited: this.#clock.now() - request.since,
     }));
     return lock;
   }
@@ -462,7 +465,9 @@ export class Locker {
     for (const [reentry, itsLease] of this.#reentries)
       if (itsLease === lease) this.#endReentry(reentry);
     // Nobody works under it any more, so the next need not wait for the server's expiry.
-    if (reason !== 'taken') this.#cleanUp.cancel(lease);
+    if (reason === 'shutdown' || reason === 'max-hold')
+      this.#cleanUp.release(() => releaseOf(lease));
+    else if (reason !== 'taken') this.#cleanUp.cancel(lease);
     this.#events.emit('lost', () => ({
       key: lease.name.key,
       fencingToken: lease.fencingToken,
@@ -488,13 +493,7 @@ export class Locker {
     // A renewal that is under way needn't be awaited: after the release it finds another's token or none, and the token
     // isn't used again.
     this.#renewal.unwatch(lease);
-    const release = () => ({
-      name: lease.name,
-      token: lease.token,
-      ttl: lease.ttl,
-      keepFor: Math.ceil(lease.keepFor),
-    });
-    const request = release();
+    const request = releaseOf(lease);
     this.#underWay += 1;
     const outcome = await this.#backend.release(request);
     this.#underWay -= 1;
@@ -514,7 +513,7 @@ export class Locker {
         this.#events.emit('lost', () => ({ key, fencingToken, reason: 'taken' }));
         return 'lost';
       case 'unavailable':
-        this.#cleanUp.release(release);
+        this.#cleanUp.release(() => releaseOf(lease));
         this.#events.emit('releaseFailed', () => ({ key, fencingToken, cause: outcome.cause }));
         return 'unconfirmed';
     }
@@ -540,6 +539,15 @@ export class Locker {
 }
 
 const NO_KEYS: readonly string[] = [];
+
+function refusalOf({ key }: AcquireRequestOfCaller): LockUnavailableError {
+  return new LockUnavailableError(key, 'shutting-down');
+}
+
+/** What gives a lease back at this moment, with what is left of its `holdAtLeast`. */
+function releaseOf({ name, token, ttl, keepFor }: Lease): ReleaseRequest {
+  return { name, token, ttl, keepFor: Math.ceil(keepFor) };
+}
 
 /** A clock whose timers don't run in the context of the call that started them. */
 function detached(clock: Clock, outside: <T>(work: () => T) => T): Clock {

@@ -7,7 +7,7 @@ import type { LockEmitter } from './events.js';
 import { type LeaseGrant, validUntil } from './lease.js';
 import type { LockName } from './lock-name.js';
 import type { ResolvedLockOptions } from './options.js';
-import { WaitingLine, type WaitRequest } from './waiting-line.js';
+import { type Caller, WaitingLine, type WaitRequest } from './waiting-line.js';
 
 /** A waiter counts as alive for the ttl it asks for, and at least for this long: a short ttl needn't mean busy polling. */
 const SHORTEST_LIFE = 1_000;
@@ -122,8 +122,8 @@ export class WaitQueue {
       if (outcome.kind === 'busy') {
         backoff.reset();
         await this.#waitBehind(outcome.remaining, ttl);
-      } else if (outcome.kind === 'unavailable' && !this.#stand.told) {
-        // Nobody has told this caller to wait, so it's told at once that there's nobody to ask.
+      } else if (outcome.kind === 'unavailable' && !this.#hasWaited(this.#line.first)) {
+        // It's told at once that there's nobody to ask.
         const error = unavailableError(this.name.key, outcome);
         if (this.#line.first !== undefined) this.#line.refuse(this.#line.first, error);
       } else {
@@ -136,6 +136,11 @@ export class WaitQueue {
     if (left > 0) this.context.cleanUp.cancel({ name: this.name, token, ttl: left });
     this.context.stands.delete(token);
     this.onEnd();
+  }
+
+  /** Whether a caller has waited for others, and not only for the backend's first answer. */
+  #hasWaited(caller: Caller<LeaseGrant, AcquireRequestOfCaller> | undefined): boolean {
+    return this.#stand.told || (this.#answered && caller?.request.announced === true);
   }
 
   async #try(request: AcquireRequestOfCaller): Promise<AcquireOutcome> {
@@ -171,14 +176,17 @@ export class WaitQueue {
       case 'late':
         break;
       case 'unavailable':
-        stand.unavailable = outcome;
+        // Cut short by the caller's own deadline, it says nothing of the server.
+        if (outcome.reason !== 'no-answer' || notAfter >= now + commandTimeout || !stand.told) {
+          stand.unavailable = outcome;
+        }
         if (outcome.mayHaveRun) {
           this.context.cleanUp.cancel({ name: this.name, token: stand.token, ttl }, notAfter);
           this.#changeStand({
             ...newStand(this.context),
             told: stand.told,
             sequence: stand.sequence,
-            unavailable: outcome,
+            unavailable: stand.unavailable,
           });
         }
         break;
@@ -240,11 +248,13 @@ export class WaitQueue {
     const poll = wakeUp.listening
       ? Number.POSITIVE_INFINITY
       : LONGEST_RETRY * (0.5 + this.context.random() / 2);
-    await this.#sleep(Math.min(leaseEnds, refresh, poll));
+    const woken = await this.#sleep(Math.min(leaseEnds, refresh, poll));
+    if (!woken) wakeUp.check();
   }
 
-  #sleep(delay: number): Promise<void> {
-    if (this.#woken || this.#line.size === 0) return Promise.resolve();
+  /** Whether somebody ended it. */
+  #sleep(delay: number): Promise<boolean> {
+    if (this.#woken || this.#line.size === 0) return Promise.resolve(true);
     const { clock } = this.context;
     return new Promise((resolve) => {
       let at = Number.POSITIVE_INFINITY;
@@ -252,7 +262,7 @@ export class WaitQueue {
       const ring = () => {
         timer?.cancel();
         this.#alarm = undefined;
-        resolve();
+        resolve(this.#woken || this.#line.size === 0);
       };
       const setFor = (time: number) => {
         if (time >= at) return;

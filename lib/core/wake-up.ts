@@ -13,6 +13,11 @@ export interface WakeUp {
   /** Begins to listen, unless it does. Ends within the command timeout, whether or not it succeeded; never rejects. */
   subscribe(): Promise<void>;
   onWake(listener: WakeListener): void;
+  /**
+   * Makes sure, behind the caller's back, that it still hears: a link may be dead without either side knowing, while the
+   * server takes it for a listener. Asked by a waiter that had to look for itself.
+   */
+  check(): void;
 }
 
 /**

@@ -3,6 +3,8 @@ import { isPromise } from 'node:util/types';
 
 import type { ExecutionContext } from '@nestjs/common';
 
+import { LockLostError } from '../core/errors.js';
+import type { Lock } from '../core/lock.js';
 import { disguise, type Method } from './guarded-method.js';
 
 /**
@@ -11,12 +13,21 @@ import { disguise, type Method } from './guarded-method.js';
  * handler goes on. The lock must not be given back before that promise has settled.
  *
  *     idle ──handler called──▶ running ──returned or settled──▶ idle
+ *       └──asked for by `idle`, or `end`──▶ over
+ *
+ * Over is final: Nest may still be busy with the handler's parameters (an asynchronous pipe) when the interceptor gives
+ * up, and would call the handler after the lock was given back. Then it isn't run.
  */
 export class HandlerCall {
   #running = 0;
   #onIdle: (() => void)[] = [];
 
-  constructor(readonly context: ExecutionContext) {}
+  #over = false;
+
+  constructor(
+    readonly context: ExecutionContext,
+    private readonly lock: Lock,
+  ) {}
 
   /** The call that the running code is part of. */
   static get current(): HandlerCall | undefined {
@@ -27,10 +38,18 @@ export class HandlerCall {
     return calls.run(this, work);
   }
 
-  /** Resolves when no handler runs; `undefined` if none does now. */
+  /** Resolves when no handler runs; `undefined` if none does now. None begins any more after that. */
   idle(): Promise<void> | undefined {
-    if (this.#running === 0) return undefined;
+    if (this.#running === 0) {
+      this.#over = true;
+      return undefined;
+    }
     return new Promise((resolve) => this.#onIdle.push(resolve));
+  }
+
+  /** The lock is about to be given back. */
+  end(): void {
+    this.#over = true;
   }
 
   /** Makes a handler tell the call that it's part of when it begins and ends. */
@@ -44,6 +63,7 @@ export class HandlerCall {
   }
 
   #watch(handle: () => unknown): unknown {
+    if (this.#over) throw new LockLostError(this.lock.key, 'released', this.lock.fencingToken);
     this.#running += 1;
     let result: unknown;
     try {
@@ -68,6 +88,7 @@ export class HandlerCall {
   #ended(): void {
     this.#running -= 1;
     if (this.#running > 0) return;
+    if (this.#onIdle.length > 0) this.#over = true;
     const waiting = this.#onIdle;
     this.#onIdle = [];
     for (const resolve of waiting) resolve();

@@ -81,14 +81,16 @@ export class RedisLockInterceptor implements NestInterceptor {
       const options: LockOptions = { ...guard.options, signal: waiting.signal };
       deliver = await locks.using<Deliver>(key, options, (lock) => {
         waiting.end();
-        const call = new HandlerCall(context);
-        return call.run(() =>
-          relay(next.handle(), subscriber, lock, {
-            flowing: isSse,
-            response,
-            idle: () => call.idle(),
-          }),
-        );
+        const call = new HandlerCall(context, lock);
+        return call
+          .run(() =>
+            relay(next.handle(), subscriber, lock, {
+              flowing: isSse,
+              response,
+              idle: () => call.idle(),
+            }),
+          )
+          .finally(() => call.end());
       });
     } catch (error) {
       if (error !== CLIENT_GONE) {

@@ -215,6 +215,8 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
       });
 
       it('takes a short waitTimeout for long enough to ask once', async () => {
+        // Connected: a first connection may take longer than that.
+        await locker.query(key);
         const lock = await locker.acquire(key, { waitTimeout: 1 });
         expect(lock.isHeld).toBe(true);
         await lock.release();
@@ -980,10 +982,10 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
 
       it('is none in what the locker does on its own, such as an abort that another caused', async () => {
         let seen: unknown = 'nothing';
-        const short = await locker.acquire(`${key} short`, { ttl: 150, renew: false });
+        const short = await locker.acquire(`${key} short`, { ttl: 400, renew: false });
         short.signal.addEventListener('abort', () => (seen = locker.current()));
         // The one timer of the locker may have been set by any call.
-        await locker.using(key, { ttl: 100 }, () => eventually(() => short.signal.aborted));
+        await locker.using(key, { ttl: 900 }, () => eventually(() => short.signal.aborted));
         expect(seen).toBeUndefined();
       });
     });
@@ -1142,6 +1144,19 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         const inner = await locker.acquire(key, { within: lock });
         await inner.release();
         expect(await lock.release()).toBe('released');
+      });
+
+      it('still lets those in who wait to enter again: their holder cannot finish without', async () => {
+        const result = await locker.using(key, async () => {
+          const inside = gate();
+          const first = locker.using(key, () => inside.opened);
+          const second = locker.using(key, () => 'second');
+          locker.stopGranting();
+          inside.open();
+          await first;
+          return second;
+        });
+        expect(result).toBe('second');
       });
 
       it('close waits for holders, for up to drainTimeout', async () => {

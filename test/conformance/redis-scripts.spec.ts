@@ -350,6 +350,29 @@ describe('connections', () => {
     expect(woken).toEqual([undefined]);
   });
 
+  it('find out when asked that their link is dead, though nobody has closed it', async () => {
+    await using proxy = await TcpProxy.start(server.port);
+    const backend = openBackend(proxy.url);
+    await backend.wakeUp.subscribe();
+    const woken: unknown[] = [];
+    backend.wakeUp.onWake((token) => woken.push(token));
+    // A link that is alive stays as it is.
+    const { connections } = proxy;
+    backend.wakeUp.check();
+    await backend.query(LockName.of('lock', 'k'));
+    expect([backend.wakeUp.listening, proxy.connections]).toEqual([true, connections]);
+    let held = 0;
+    proxy.onRequest = (bytes) => {
+      if (!bytes.toString().toLowerCase().includes('ping') || held > 0) return 'pass';
+      held += 1;
+      return 'hold';
+    };
+    backend.wakeUp.check();
+    backend.wakeUp.check();
+    await eventually(() => woken.length > 0, { timeout: 3_000, message: 'it listens anew' });
+    expect([held, woken, backend.wakeUp.listening]).toEqual([1, [undefined], true]);
+  });
+
   it('end a first call over a slow network within waitTimeout and one commandTimeout', async () => {
     await using proxy = await TcpProxy.start(server.port);
     const locker = openLocker(proxy.url, { commandTimeout: 500 });

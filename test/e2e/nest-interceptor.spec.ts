@@ -12,6 +12,7 @@ import {
   type NestInterceptor,
   NotFoundException,
   Param,
+  type PipeTransform,
   Query,
   Sse,
   StreamableFile,
@@ -725,6 +726,36 @@ describe('RedisLockInterceptor', () => {
       await eventually(async () => !(await app.isHeld('slow')));
     },
   );
+
+  it('never runs a handler whose parameters were ready only after the lock was given back', async () => {
+    const asked = new Gate();
+    const ready = new Gate();
+    const ran: boolean[] = [];
+    class SlowPipe implements PipeTransform {
+      async transform(value: unknown): Promise<unknown> {
+        asked.open();
+        await ready.opened;
+        return value;
+      }
+    }
+    @Controller()
+    @UseInterceptors(GivesUp)
+    class Piped {
+      @Get('piped/:id')
+      @LockKey('piped')
+      piped(@Param('id', new SlowPipe()) _id: string, @CurrentLock() lock?: Lock): void {
+        ran.push(lock?.isHeld ?? false);
+      }
+    }
+    await using app = await NestApp.start({ controllers: [Piped] });
+    expect((await app.fetch('/piped/1')).status).toBe(500);
+    await asked.opened;
+    await eventually(async () => !(await app.isHeld('piped')));
+    ready.open();
+    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(ran).toEqual([]);
+  });
 
   it("answers with a handler's result after the release, and with a stream's values before it", async () => {
     const order: string[] = [];

@@ -136,13 +136,13 @@ class Shop {
 class Warehouse {
   readonly room = new Room();
 
-  @DistributedLock('long', { ttl: 300 })
+  @DistributedLock('long', { ttl: 600 })
   async longerThanTtl(): Promise<string> {
-    await this.room.stay(800);
+    await this.room.stay(1_000);
     return 'done';
   }
 
-  @DistributedLock('long', { ttl: 300, onBusy: 'throw' })
+  @DistributedLock('long', { ttl: 600, onBusy: 'throw' })
   async orThrow(): Promise<void> {}
 
   @DistributedLock('user:{0.user.id}')

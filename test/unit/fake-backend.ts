@@ -91,8 +91,14 @@ export class FakeWakeUp implements WakeUp {
   listening = true;
   /** How often somebody asked it to listen. */
   subscribed = 0;
+  /** How often somebody doubted that it hears. */
+  checked = 0;
   onSubscribe: () => Promise<void> | void = () => {};
   wake: (token: string | undefined) => void = () => {};
+
+  check(): void {
+    this.checked += 1;
+  }
 
   async subscribe(): Promise<void> {
     this.subscribed += 1;

@@ -169,11 +169,13 @@ describe('Locker', () => {
 
   describe('a loss', () => {
     it.each([
-      ['expired', { renew: false }, OVER],
-      ['max-hold', { maxHold: 500 }, 500],
+      ['expired', { renew: false, holdAtLeast: 60_000 }, OVER, 'cancel'],
+      ['max-hold', { maxHold: 500 }, 500, 'release for 0'],
+      // As it would be if the work had been done in time.
+      ['max-hold', { maxHold: 500, holdAtLeast: 2_000 }, 500, 'release for 1500'],
     ] as const)(
-      '(%s) gives the key back, so that the next need not wait',
-      async (reason, options, after) => {
+      '(%s, %j) gives the key back, so that the next need not wait for its ttl',
+      async (reason, options, after, how) => {
         const lock = await take(options);
         const order: string[] = [];
         lock.signal.addEventListener('abort', () => order.push('abort'));
@@ -181,11 +183,15 @@ describe('Locker', () => {
           order.push('cancel');
           return { kind: 'cancelled' };
         };
+        backend.releases.auto = ({ keepFor }) => {
+          order.push(`release for ${keepFor}`);
+          return { kind: 'released' };
+        };
         await clock.advance(after);
-        expect(order).toEqual(['abort', 'cancel']);
+        expect(order).toEqual(['abort', how]);
         expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, reason }]]);
         expect(await lock.release()).toBe('lost');
-        expect(backend.releases.made).toEqual([]);
+        expect(order).toHaveLength(2);
       },
     );
 
@@ -279,9 +285,8 @@ describe('Locker', () => {
 
   describe('close', () => {
     it('closes the backend when all is done, and nothing runs after that', async () => {
-      backend.cancels.auto = () => ({ kind: 'cancelled' });
       open({ drainTimeout: 500 });
-      const lock = await take();
+      const lock = await take({ holdAtLeast: 700 });
       const closed = watch(locker.close());
       await clock.advance(499);
       expect([lock.isHeld, backend.closed]).toEqual([true, false]);
@@ -289,7 +294,7 @@ describe('Locker', () => {
       expect([lock.state, lock.signal.aborted]).toEqual(['lost', true]);
       expect([closed.done, backend.closed]).toEqual([false, false]);
       // The key of a holder that wasn't done is given back first.
-      await backend.cancels.answer({ kind: 'cancelled' });
+      expect(await backend.releases.answer({ kind: 'released' })).toMatchObject({ keepFor: 200 });
       expect([closed.done, backend.closed, clock.pending]).toEqual([true, true, []]);
     });
 
@@ -356,8 +361,8 @@ describe('Locker', () => {
       await clock.advance(500 + 2_000);
       expect(asked.error).toMatchObject({ reason: 'shutting-down' });
       // Each command ends by the backend's own timeout.
-      await backend.cancels.answer(noAnswer);
-      await backend.cancels.answer(noAnswer);
+      await backend.releases.answer(noAnswer);
+      await backend.releases.answer(noAnswer);
       expect([closed.done, backend.closed]).toEqual([true, true]);
     });
   });

@@ -250,6 +250,16 @@ describe('WaitQueue', () => {
       expect(tries()).toBe(2);
     });
 
+    it('doubts that it hears when it had to look by itself, and only then', async () => {
+      await asleep();
+      queue.wake();
+      await settled();
+      await backend.tryAcquires.answer(busy(700));
+      expect(backend.wakeUp.checked).toBe(0);
+      await clock.advance(700 + JITTER);
+      expect(backend.wakeUp.checked).toBe(1);
+    });
+
     it('looks at once when it is woken by its token', async () => {
       const caller = await asleep();
       stands.get('t1')?.wake();
@@ -461,6 +471,28 @@ describe('WaitQueue', () => {
       expect(caller.error).toMatchObject({ reason: 'unreachable' });
       expect(events).toEqual([`waiting ${TTL}`]);
       expect([cancelled(), ended]).toEqual([['t1'], 1]);
+    });
+
+    it("says nothing of the server where it was cut short by the caller's deadline", async () => {
+      const caller = await asleep({ wait: 1_200 });
+      await clock.advance(1_100);
+      queue.wake();
+      await settled();
+      await clock.advance(100);
+      await backend.tryAcquires.answer(noAnswer);
+      expect(caller.error).toBeInstanceOf(LockTimeoutError);
+    });
+
+    it('does not fail one who has waited behind others here', async () => {
+      await enter();
+      const second = await enter();
+      await backend.tryAcquires.answer(granted());
+      await backend.tryAcquires.answer(unreachable);
+      expect(second.settled).toBe(false);
+      await clock.advance(40);
+      await backend.tryAcquires.answer(granted());
+      expect(second.grant).toMatchObject({ token: 't2' });
+      expectNothingLeft();
     });
 
     it('is forgotten when the backend answers again', async () => {

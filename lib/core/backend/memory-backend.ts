@@ -243,6 +243,8 @@ class MemoryWakeUp implements WakeUp {
     this.#listener = listener;
   }
 
+  check(): void {}
+
   /** Later, as a message would come: the release that wakes must not run into the waiter's next step. */
   wake(token: string, within = 0): void {
     queueMicrotask(() => this.#listener(token, within));

@@ -12,6 +12,8 @@ export type RedisClient = Redis | Cluster;
 const LONGEST_RECONNECT_DELAY = 1_000;
 /** As ioredis words it. */
 const TIMED_OUT = 'Command timed out';
+/** A timer that is so many ms late came to a blocked event loop. */
+const BLOCKED = 50;
 /** A timer may be so many ms early, by the clock that we read. */
 const TIMER_PRECISION = 5;
 
@@ -208,7 +210,7 @@ export class Connection {
   /** Whether this user may publish on a channel. Where that can't be found out, it's assumed. */
   async mayPublish(channel: string): Promise<boolean> {
     const outcome = await this.#send(() => this.client.publish(channel, ''));
-    return outcome.kind === 'reply' || outcome.reason !== 'refused';
+    return outcome.kind === 'reply' || !String(outcome.cause).includes('NOPERM');
   }
 
   close(): void {
@@ -290,9 +292,17 @@ export class Connection {
     }
     // Nothing was heard for a whole command timeout: the link may be dead without either side knowing, and only a new
     // one shows. (Nodes of a Cluster: ioredis' own affair.)
-    const silent =
-      this.#heardAt < sentAt && this.clock.now() - sentAt >= this.commandTimeout - TIMER_PRECISION;
-    if (message === TIMED_OUT && silent && this.#state === 'ready' && !this.#isCluster) {
+    const took = this.clock.now() - sentAt;
+    const silent = this.#heardAt < sentAt && took >= this.commandTimeout - TIMER_PRECISION;
+    // A timeout that comes late came to a blocked event loop, to which the reply may have come as well.
+    const blocked = took > this.commandTimeout + BLOCKED;
+    if (
+      message === TIMED_OUT &&
+      silent &&
+      !blocked &&
+      this.#state === 'ready' &&
+      !this.#isCluster
+    ) {
       (this.client as Redis).disconnect(true);
     }
     return { kind: 'unavailable', reason: 'no-answer', cause: error, mayHaveRun: true };

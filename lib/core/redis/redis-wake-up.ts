@@ -2,6 +2,9 @@ import type { Clock } from '../clock.js';
 import type { WakeListener, WakeUp } from '../wake-up.js';
 import type { ConnectionSource, RedisClient } from './connection.js';
 
+/** A timeout that comes so many ms late came to a blocked event loop, and says nothing of the server. */
+const BLOCKED = 50;
+
 /**
  * Wake-ups over a subscriber connection of its own, opened when the first caller has to wait and kept from then on:
  * one channel for the whole process, on which a release publishes the token of the waiter that it woke.
@@ -13,6 +16,7 @@ export class RedisWakeUp implements WakeUp {
   /** The server won't let us subscribe or publish (ACL): there's only polling. */
   #refused = false;
   #closed = false;
+  #checking = false;
   #listener: WakeListener = () => {};
   readonly #subscribers = new Set<() => void>();
 
@@ -49,6 +53,26 @@ export class RedisWakeUp implements WakeUp {
     });
   }
 
+  check(): void {
+    const client = this.#client;
+    // Connections to a Cluster's nodes are its client's own affair.
+    if (!this.#listening || this.#checking || client === undefined || client.isCluster) return;
+    this.#checking = true;
+    const askedAt = this.clock.now();
+    const isSilent = () => this.clock.now() - askedAt < this.timeout + BLOCKED;
+    client
+      .ping()
+      .catch(() => {
+        // Late only because our own event loop was blocked: the next check tells.
+        if (this.#closed || client.status !== 'ready' || !isSilent()) return;
+        this.#listening = false;
+        client.disconnect(true);
+      })
+      .finally(() => {
+        this.#checking = false;
+      });
+  }
+
   close(): void {
     this.#closed = true;
     this.#listening = false;
@@ -78,7 +102,7 @@ export class RedisWakeUp implements WakeUp {
       if (this.#closed) return;
       // Refused: who waits must know that nobody will tell. Else cut off, which reconnects by itself, or not answered in
       // time, after which nobody knows what the server thinks: only a new connection does.
-      if ((error as Partial<Error>).name === 'ReplyError') this.#refuse();
+      if ((error as Partial<Error>).message?.includes('NOPERM')) this.#refuse();
       else if (client.status === 'ready') client.disconnect(true);
       return;
     }

@@ -1,0 +1,73 @@
+/**
+ * The subscriber connection, when its link dies without either side knowing: messages and replies vanish, and the server
+ * goes on counting a listener. Whoever waits must not stay deaf.
+ */
+import { describe, expect, it } from '@jest/globals';
+
+import { systemClock } from '../../lib/core/clock.js';
+import { ConnectionSource } from '../../lib/core/redis/connection.js';
+import { RedisWakeUp } from '../../lib/core/redis/redis-wake-up.js';
+import { eventually } from '../support/eventually.js';
+import { RedisServer } from '../support/redis-server.js';
+import { TcpProxy } from '../support/tcp-proxy.js';
+
+const TIMEOUT = 200;
+
+async function listening(url: string): Promise<{ wakeUp: RedisWakeUp; told: unknown[] }> {
+  const wakeUp = new RedisWakeUp(
+    new ConnectionSource(url, TIMEOUT),
+    'wake:me',
+    systemClock,
+    TIMEOUT,
+    async () => true,
+  );
+  const told: unknown[] = [];
+  wakeUp.onWake((token, within) => told.push([token, within]));
+  await wakeUp.subscribe();
+  expect(wakeUp.listening).toBe(true);
+  return { wakeUp, told };
+}
+
+describe('The subscriber connection', () => {
+  it('is replaced when a check gets no answer, and everybody looks then', async () => {
+    await using server = await RedisServer.start();
+    await using proxy = await TcpProxy.start(server.port);
+    const { wakeUp, told } = await listening(proxy.url);
+    told.length = 0;
+    proxy.hold('down');
+    wakeUp.check();
+    await eventually(() => !wakeUp.listening, { message: 'it no longer claims to listen' });
+    proxy.cutAll();
+    proxy.resume('down');
+    await eventually(() => wakeUp.listening, { message: 'it listens again' });
+    expect(told).toEqual([[undefined, undefined]]);
+    await server.command('PUBLISH', 'wake:me', 'token');
+    await server.command('PUBLISH', 'wake:me', 'other 300');
+    await eventually(() => told.length === 3, { message: 'both messages arrive' });
+    expect(told.slice(1)).toEqual([
+      ['token', 0],
+      ['other', 300],
+    ]);
+    wakeUp.close();
+  });
+
+  it('stays as it is while checks are answered', async () => {
+    await using server = await RedisServer.start();
+    await using proxy = await TcpProxy.start(server.port);
+    const { wakeUp, told } = await listening(proxy.url);
+    told.length = 0;
+    for (let i = 0; i < 3; i += 1) {
+      wakeUp.check();
+      await server.command('PUBLISH', 'wake:me', `token-${i}`);
+      await eventually(() => told.length === i + 1);
+    }
+    expect(wakeUp.listening).toBe(true);
+    expect(proxy.connections).toBe(1);
+    expect(told).toEqual([
+      ['token-0', 0],
+      ['token-1', 0],
+      ['token-2', 0],
+    ]);
+    wakeUp.close();
+  });
+});
