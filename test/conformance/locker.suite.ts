@@ -1175,6 +1175,8 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
       it('close takes the locks of those who are not done in time: signal, LockLostError, free key', async () => {
         const draining = open({ drainTimeout: 50 });
         const events = record(draining, 'lost');
+        // Before the work begins, which asks for the same.
+        const blocker = await other.acquire(`${key} held by another`);
         const start = performance.now();
         let signal: AbortSignal | undefined;
         const outcome = rejection(
@@ -1188,7 +1190,6 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
             expect((await other.tryAcquire(key))?.isHeld).toBe(true);
           }),
         );
-        const blocker = await other.acquire(`${key} held by another`);
         expect(await outcome).toBeInstanceOf(LockLostError);
         expect(await outcome).toMatchObject({ reason: 'shutdown' });
         expect(signal?.reason).toMatchObject({ code: 'LOCK_LOST', reason: 'shutdown' });

@@ -137,6 +137,38 @@ describe('scripts', () => {
     expect([calls('evalsha'), calls('eval')]).toEqual([10, 0]);
   });
 
+  it('take nothing and queue nobody when they were held up beyond `notAfter`', async () => {
+    await using proxy = await TcpProxy.start(server.port);
+    const [slow, quick] = [openBackend(proxy.url), openBackend()];
+    await slow.wakeUp.subscribe();
+    const [free, taken] = [LockName.of('lock', 'free'), LockName.of('lock', 'taken')];
+    // The server's clock is known, and the script is there.
+    await slow.release({ ...(await take(slow, free)), keepFor: 0 });
+    await take(quick, taken);
+    proxy.hold('up');
+    const notAfter = performance.now() + 100;
+    const place = { aliveFor: TTL, sequence: undefined };
+    const outcomes = await Promise.all(
+      [free, taken].map((name) =>
+        slow.tryAcquire({ name, token: randomUUID(), ttl: TTL, notAfter, place }),
+      ),
+    );
+    // Nobody can know it yet.
+    const unknown = { kind: 'unavailable', reason: 'no-answer', mayHaveRun: true };
+    expect(outcomes).toMatchObject([unknown, unknown]);
+    await client.config('RESETSTAT');
+    proxy.resume();
+    await eventually(
+      async () => /cmdstat_evalsha:calls=2\b/.test(await client.info('commandstats')),
+      { message: 'both commands have arrived' },
+    );
+    expect((await client.keys('*')).toSorted()).toEqual([
+      'lock:{free}:f',
+      'lock:{taken}',
+      'lock:{taken}:f',
+    ]);
+  });
+
   it('still give locks back when the server is out of memory, and then take none', async () => {
     const [a, b] = [openBackend(), openBackend()];
     await b.wakeUp.subscribe();

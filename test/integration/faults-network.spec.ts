@@ -346,6 +346,30 @@ describe('a connection hangs or is cut', () => {
     expect((await waiting).code).toBe('LOCK_TIMEOUT');
   });
 
+  it('the subscriber connection has gone silent for good: it is given up for a new one', async () => {
+    await using server = await RedisServer.start();
+    await using proxy = await TcpProxy.start(server.port);
+    using observer = new Observer(server.url);
+    await using holder = await other.open(lockerOptions(server.url, { ttl: 20_000 }));
+    await using waiter = await one.open(lockerOptions(proxy.url, { ttl: 2_000 }));
+    await holder.acquire('k');
+    let subscriptions = 0;
+    proxy.onRequest = (bytes) => {
+      const text = bytes.toString('latin1');
+      if (/subscribe/i.test(text)) subscriptions += 1;
+      // From the first time on that it asks whether the line is alive, nothing gets through.
+      return /ping/i.test(text) && subscriptions === 1 ? 'hold' : 'pass';
+    };
+    const waiting = waiter.acquire('k', { waitTimeout: 15_000 });
+    await eventually(async () => (await observer.waiting('k')) === 1);
+    // It notices when it looks at the key for itself, after half its ttl.
+    await eventually(() => subscriptions === 2, { timeout: 2_000 + COMMAND_TIMEOUT + RECOVERY });
+    await eventually(async () => (await observer.redis.hvals('lock:{k}:w')).length === 1);
+    expect((await observer.redis.pubsub('CHANNELS', 'lock:wake:*')) as string[]).toHaveLength(1);
+    await holder.close();
+    await waiting;
+  });
+
   it('a connection that has gone silent for good is given up for a new one', async () => {
     await using server = await RedisServer.start();
     await using proxy = await TcpProxy.start(server.port);
