@@ -32,6 +32,15 @@ export function* heldByCall(keeper: LockKeeper): Generator<HeldLock> {
   }
 }
 
+/** Their keys. */
+export function keysHeldByCall(keeper: LockKeeper): readonly string[] {
+  // Most calls hold nothing: cheaper than to start the generator for those.
+  if (storage.getStore() === undefined) return NO_KEYS;
+  return Array.from(heldByCall(keeper), ({ key }) => key);
+}
+
+const NO_KEYS: readonly string[] = [];
+
 /** The innermost of them on one name. */
 export function heldByCallOn(keeper: LockKeeper, name: LockName): HeldLock | undefined {
   for (let link = storage.getStore(); link !== undefined; link = link.outer) {

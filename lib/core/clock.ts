@@ -13,6 +13,8 @@ export interface Clock {
 
 export interface Timer {
   cancel(): void;
+  /** Whether the process lives at least until it has called back. */
+  keepAlive(keep: boolean): void;
 }
 
 class SystemTimer implements Timer {
@@ -25,6 +27,11 @@ class SystemTimer implements Timer {
 
   cancel(): void {
     clearTimeout(this.#timeout);
+  }
+
+  keepAlive(keep: boolean): void {
+    if (keep) this.#timeout.ref();
+    else this.#timeout.unref();
   }
 }
 

@@ -1,52 +1,60 @@
+import type { AgendaEntry } from './agenda.js';
 import type { ExtendOutcome } from './backend/lock-backend.js';
 import type { Clock } from './clock.js';
 import { LockLostError, type LostReason } from './errors.js';
 import type { LockName } from './lock-name.js';
 
 /**
- * What this process holds at the backend: one token on one key, valid until a local deadline. Several locks (one
- * and those that entered it again) may stand on one lease; it's given back when the last of them is.
+ * What this process holds at the backend: one token on one key, valid until a local deadline. Several locks may stand
+ * on one lease: one and those that entered it again, and after their release that of the next caller to which the lease
+ * is passed. It's given back when the last of them is.
  *
  *     held ◀──renewed── jeopardy
  *      │ └──renewal overdue──▶ │
  *      │                       │
  *      ├──deadline, taken, maxHold, shutdown──▶ lost       (final; `signal` aborts)
- *      └──last lock released──▶ released                   (final)
+ *      └──last lock released──▶ released                   (final), or passed on: held by another caller
  *
  * The deadline alone decides, never a reply: it's counted from just before the command was written, so the server
  * can't give the key away sooner, however long the reply took. Every reader looks at the clock itself, because
  * after a blocked event loop the timers are late.
  *
- * Made by `WaitQueue` and by `Locker` on a grant; prolonged and ended by `Renewal`; given back by `Locker`.
+ * Made by `Locker` on a grant; passed on by `WaitQueue`; prolonged and ended by `Renewal`; given back by `Locker`.
  */
-export class Lease {
+export class Lease implements AgendaEntry {
   readonly name: LockName;
   readonly token: string;
-  readonly fencingToken: number;
   readonly ttl: number;
   readonly renew: boolean;
   /** Monotonic, just before the command that was granted was written. */
-  readonly grantedAt: number;
+  readonly heldSince: number;
+  /** That of the caller who holds it now: the grant's for the first, larger by one for each next. */
+  fencingToken: number;
+  /** How many callers it was passed on to. */
+  passes = 0;
+  /** To how many of them that came after others began to wait elsewhere. */
+  sharedPasses = 0;
+  /** Monotonic, when the caller who holds it now got it. */
+  grantedAt: number;
   /** Monotonic; Infinity where there's no `maxHold`. */
-  readonly holdUntil: number;
+  holdUntil: number;
   /** Monotonic, just before the last successful command was written. */
   sentAt: number;
   /** Monotonic time up to which the key is ours. */
   deadline: number;
-  /** How many locks stand on it. */
+  /** How many locks stand on it now. */
   locks = 0;
 
   // What `Renewal` keeps of it: here, so that a lease costs one object.
   /** When Renewal looks at it next. */
   dueAt = 0;
-  /** Its place in Renewal's heap; -1: none. */
   heapIndex = -1;
   /** When a failed renewal is tried again; 0: none failed since the last success. */
   retryAt = 0;
   /** The extend that is under way. */
-  extending: Promise<ExtendOutcome> | undefined;
+  extending: Extension | undefined;
 
-  readonly #keepUntil: number;
+  #keepUntil: number;
   #state: LeaseState = 'held';
   #lostReason: LostReason | undefined;
   #controller: AbortController | undefined;
@@ -58,14 +66,26 @@ export class Lease {
     this.token = grant.token;
     this.fencingToken = grant.fencingToken;
     this.ttl = grant.ttl;
-    this.renew = grant.renew;
+    this.renew = grant.hold.renew;
+    this.heldSince = grant.sentAt;
     this.grantedAt = grant.sentAt;
     this.sentAt = grant.sentAt;
     this.deadline = validUntil(grant.sentAt, grant.ttl);
-    this.holdUntil = grant.sentAt + grant.maxHold;
-    this.#keepUntil = grant.sentAt + grant.holdAtLeast;
+    this.holdUntil = grant.sentAt + grant.hold.maxHold;
+    this.#keepUntil = grant.sentAt + grant.hold.holdAtLeast;
     this.#clock = clock;
     this.#onLost = onLost;
+  }
+
+  /** The next caller has it now: what was the last one's (token, times, signal) isn't the next one's. */
+  passOn({ maxHold, holdAtLeast }: HoldOptions): void {
+    const now = this.#clock.now();
+    this.passes += 1;
+    this.fencingToken += 1;
+    this.grantedAt = now;
+    this.holdUntil = now + maxHold;
+    this.#keepUntil = now + holdAtLeast;
+    this.#controller = undefined;
   }
 
   /** Where the lease stands now. Passing its deadline unseen, it becomes `lost` by being looked at. */
@@ -99,7 +119,7 @@ export class Lease {
     return this.state === 'lost' ? this.#lostReason : undefined;
   }
 
-  /** Aborts with a {@link LockLostError} when the lease is lost. Made when it's first read. */
+  /** Aborts with a {@link LockLostError} when the present holder loses the lease. Made when it's first read. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
@@ -159,8 +179,21 @@ export interface LeaseGrant {
   readonly fencingToken: number;
   readonly sentAt: number;
   readonly ttl: number;
+  readonly hold: HoldOptions;
+}
+
+/** One command that prolongs leases, and what came of it for each, in order. */
+export interface Extension {
+  readonly leases: readonly Lease[];
+  readonly outcomes: Promise<readonly ExtendOutcome[]>;
+}
+
+/** How a caller holds what it was granted. */
+export interface HoldOptions {
   readonly renew: boolean;
+  /** In ms; Infinity: none. */
   readonly maxHold: number;
+  /** In ms; 0: none. */
   readonly holdAtLeast: number;
 }
 

@@ -12,7 +12,7 @@ export const LONGEST_KEY_BYTES = 512;
 export class LockName {
   /** What the caller calls the lock. */
   readonly key: string;
-  /** Who holds it, or for whom it's reserved: a string with an expiry. */
+  /** Who holds it, for whom it's reserved, and the last fencing token: a string with an expiry. */
   readonly owner: string;
 
   private constructor(key: string, owner: string) {
@@ -56,11 +56,6 @@ export class LockName {
   /** What is known of each waiter: a hash from token to how long it lives and how to wake it. */
   get waiters(): string {
     return `${this.owner}:w`;
-  }
-
-  /** The last fencing token given: a string with an expiry. */
-  get fence(): string {
-    return `${this.owner}:f`;
   }
 }
 

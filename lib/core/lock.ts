@@ -1,7 +1,6 @@
-import type { LockLostError } from './errors.js';
+import { LockLostError } from './errors.js';
 import type { Lease, LeaseState } from './lease.js';
 import type { Reentry } from './reentry.js';
-import type { AcquireRequestOfCaller } from './wait-queue.js';
 
 /**
  * A lock that the caller holds, until it releases it or loses it.
@@ -55,20 +54,28 @@ export type LockReleased = 'released' | 'lost' | 'unconfirmed';
 export interface LockKeeper {
   release(lock: HeldLock): Promise<LockReleased>;
   extend(lease: Lease): Promise<void>;
-  newReentry(lease: Lease): Reentry<AcquireRequestOfCaller>;
+  newReentry(lease: Lease): Reentry;
 }
 
-/** One holder's lock: one of those that stand on a lease. */
+/**
+ * One holder's lock: one of those that stand on a lease. Once it's released, the lease may be another's, and what
+ * becomes of it is no longer this lock's business.
+ */
 export class HeldLock implements Lock {
   readonly lease: Lease;
+  readonly fencingToken: number;
   /** The lock inside which this one was entered again. */
   readonly parent: HeldLock | undefined;
   readonly keeper: LockKeeper;
+  /** How it ended, by its release. */
+  #end: 'released' | 'lost' | undefined;
   #released: Promise<LockReleased> | undefined;
-  #reentry: Reentry<AcquireRequestOfCaller> | undefined;
+  #signal: AbortSignal | undefined;
+  #reentry: Reentry | undefined;
 
   constructor(lease: Lease, keeper: LockKeeper, parent?: HeldLock) {
     this.lease = lease;
+    this.fencingToken = lease.fencingToken;
     this.parent = parent;
     this.keeper = keeper;
     lease.locks += 1;
@@ -78,18 +85,12 @@ export class HeldLock implements Lock {
     return this.lease.name.key;
   }
 
-  get fencingToken(): number {
-    return this.lease.fencingToken;
-  }
-
   get state(): LeaseState {
-    return this.#released === undefined || this.lease.state === 'lost'
-      ? this.lease.state
-      : 'released';
+    return this.#end ?? this.lease.state;
   }
 
   get isHeld(): boolean {
-    return this.#released === undefined && this.lease.isHeld;
+    return this.#end === undefined && this.lease.isHeld;
   }
 
   get remaining(): number {
@@ -97,7 +98,13 @@ export class HeldLock implements Lock {
   }
 
   get signal(): AbortSignal {
-    return this.lease.signal;
+    if (this.#signal === undefined) {
+      if (this.#end === undefined) this.#signal = this.lease.signal;
+      else if (this.#end === 'lost') this.#signal = AbortSignal.abort(this.lostError());
+      // Read for the first time after the release: there's nothing left to lose.
+      else this.#signal = new AbortController().signal;
+    }
+    return this.#signal;
   }
 
   assertHeld(): void {
@@ -105,7 +112,8 @@ export class HeldLock implements Lock {
   }
 
   lostError(): LockLostError {
-    return this.lease.lostError();
+    const reason = this.#end === 'released' ? 'released' : (this.lease.lostReason ?? 'released');
+    return new LockLostError(this.key, reason, this.fencingToken);
   }
 
   async extend(): Promise<void> {
@@ -115,7 +123,10 @@ export class HeldLock implements Lock {
   }
 
   release(): Promise<LockReleased> {
-    this.#released ??= this.keeper.release(this);
+    if (this.#released === undefined) {
+      this.#end = this.lease.isHeld ? 'released' : 'lost';
+      this.#released = this.keeper.release(this);
+    }
     return this.#released;
   }
 
@@ -124,13 +135,13 @@ export class HeldLock implements Lock {
   }
 
   /** Where calls below this holder enter again. Made when the first does. */
-  get reentry(): Reentry<AcquireRequestOfCaller> {
+  get reentry(): Reentry {
     this.#reentry ??= this.keeper.newReentry(this.lease);
     return this.#reentry;
   }
 
   /** The same, if any did. */
-  get startedReentry(): Reentry<AcquireRequestOfCaller> | undefined {
+  get startedReentry(): Reentry | undefined {
     return this.#reentry;
   }
 }

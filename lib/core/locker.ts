@@ -1,9 +1,10 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomBytes, randomUUID } from 'node:crypto';
 
+import { Agenda } from './agenda.js';
 import { openBackend } from './backend/open-backend.js';
 import type { LockBackend, LockState, ReleaseRequest } from './backend/lock-backend.js';
-import { heldByCall, heldByCallOn, runHolding } from './call-chain.js';
+import { heldByCall, heldByCallOn, keysHeldByCall, runHolding } from './call-chain.js';
 import { CleanUp } from './clean-up.js';
 import { type Clock, systemClock, type Timer } from './clock.js';
 import {
@@ -17,23 +18,19 @@ import { LockEmitter, type LockEventName, type LockListener } from './events.js'
 import { Lease, type LeaseGrant, validUntil } from './lease.js';
 import { HeldLock, type Lock, type LockKeeper, type LockReleased } from './lock.js';
 import { LockName } from './lock-name.js';
+import { LockRequest } from './lock-request.js';
 import {
   type LockerOptions,
   type LockOptions,
   type OnBusy,
   type ResolvedLockerOptions,
-  type ResolvedLockOptions,
   resolveLockerOptions,
   resolveLockOptions,
 } from './options.js';
-import { Reentry } from './reentry.js';
+import { Reentry, type ReentryRequest } from './reentry.js';
 import { Renewal } from './renewal.js';
-import {
-  type AcquireRequestOfCaller,
-  unavailableError,
-  WaitQueue,
-  type WaitQueueContext,
-} from './wait-queue.js';
+import { unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
+import type { Deadlines } from './waiting-line.js';
 
 /** Options of {@link Locker.acquire}. */
 export interface AcquireOptions extends Omit<LockOptions, 'onBusy'> {
@@ -62,8 +59,8 @@ export interface UsingOptions extends LockOptions {
  *
  * While draining, only calls that already hold a lock are granted more, so that they can finish.
  *
- * A key is tried for by the `WaitQueue` of its name; a grant becomes a `Lease`, watched by the one `Renewal`; what
- * a caller gets is a `Lock` on that lease. Whatever may be left at the backend is undone by the one `CleanUp`.
+ * A key is tried for by the `WaitQueue` of its name; a grant becomes a `Lease`, watched by the one `Renewal`, and may
+ * pass from caller to caller; what a caller gets is a `Lock` on that lease. Whatever may be left at the backend is undone by the one `CleanUp`.
  */
 export class Locker {
   readonly #options: ResolvedLockerOptions;
@@ -76,7 +73,9 @@ export class Locker {
   readonly #context: WaitQueueContext;
   readonly #keeper: LockKeeper;
   /** Where locks are entered again, so that those who wait there can be told when the lease is lost, or when we close. */
-  readonly #reentries = new Map<Reentry<AcquireRequestOfCaller>, Lease>();
+  readonly #reentries = new Map<Reentry, Lease>();
+  /** When those who wait give up. */
+  readonly #deadlines: Deadlines;
   readonly #tokenPrefix = randomBytes(9).toString('base64url');
   #state: 'open' | 'draining' | 'closed' = 'open';
   #closing: Promise<void> | undefined;
@@ -101,6 +100,7 @@ export class Locker {
     this.#backend = parts.backend ?? openBackend(this.#options, this.#clock, this.#events);
     this.#cleanUp = new CleanUp(this.#backend, this.#clock, random);
     this.#renewal = new Renewal(this.#backend, this.#clock, random, this.#events);
+    this.#deadlines = new Agenda(this.#clock, true, () => this.#timeOut());
     const stands = new Map<string, WaitQueue>();
     this.#context = {
       backend: this.#backend,
@@ -108,14 +108,29 @@ export class Locker {
       random,
       events: this.#events,
       cleanUp: this.#cleanUp,
+      deadlines: this.#deadlines,
       commandTimeout,
+      localHandover: this.#options.localHandover,
+      backoff: this.#options.backoff,
       stands,
       newToken: () => this.#newToken(),
+      newLock: (grant, othersSince, { since }, queue) =>
+        this.#newLock(grant, othersSince, since, queue),
+      handOver: (lease, request) => this.#handOver(lease, request),
       outside: this.#outside,
     };
-    this.#backend.wakeUp.onWake((token, within) => {
-      if (token === undefined) for (const queue of this.#queues.values()) queue.wake();
-      else stands.get(token)?.wake(within);
+    this.#backend.wakeUp.onWake((message) => {
+      switch (message.kind) {
+        case 'woken':
+          stands.get(message.token)?.wake(message.within);
+          break;
+        case 'othersWait':
+          this.#queues.get(message.owner)?.othersWait();
+          break;
+        case 'listening':
+          for (const queue of this.#queues.values()) queue.wake();
+          break;
+      }
     });
     this.#keeper = {
       release: (lock) => this.#release(lock),
@@ -279,6 +294,7 @@ export class Locker {
     for (const reentry of this.#reentries.keys()) reentry.refuse(() => true, refusalOf);
     for (const lease of this.#renewal.leases) lease.lose('shutdown');
     this.#renewal.stop();
+    this.#deadlines.stop();
     // What is under way ends by its own command timeout; what it leaves is cleaned up while the connection is there.
     await this.#until(
       () => this.#queues.size === 0 && this.#underWay === 0,
@@ -289,7 +305,7 @@ export class Locker {
     this.#events.clear();
   }
 
-  #refuseQueued(which: (request: AcquireRequestOfCaller) => boolean): void {
+  #refuseQueued(which: (request: LockRequest) => boolean): void {
     for (const queue of [...this.#queues.values()]) queue.refuse(which, refusalOf);
   }
 
@@ -299,7 +315,8 @@ export class Locker {
     let timer: Timer | undefined;
     await new Promise<void>((resolve) => {
       timer = this.#clock.after(timeout, resolve);
-      this.#onSettled = () => condition() && resolve();
+      // Looked at when what just happened is over: in the middle of it, a lease may be on no list.
+      this.#onSettled = () => queueMicrotask(() => condition() && resolve());
     });
     timer?.cancel();
     this.#onSettled = undefined;
@@ -323,16 +340,7 @@ export class Locker {
     const name = LockName.of(resolved.prefix, key);
     if (resolved.signal?.aborted) throw resolved.signal.reason;
 
-    const heldKeys = this.#heldKeys();
-    const request: AcquireRequestOfCaller = {
-      key,
-      options: resolved,
-      since,
-      deadline: since + resolved.waitTimeout,
-      signal: resolved.signal,
-      heldKeys,
-      announced: false,
-    };
+    const request = new LockRequest(key, resolved, since, this.#heldKeys());
     for (
       let outer = this.#outer(name, within);
       outer !== undefined;
@@ -350,24 +358,14 @@ export class Locker {
 
     // Asked here and not at the door: entering a lock again takes nothing, and it may have become otherwise meanwhile.
     if (this.#refuses(request)) throw new LockUnavailableError(key, 'shutting-down');
-    // Under way until there's a lease: between the two, closing would find nothing to wait for.
-    this.#underWay += 1;
-    try {
-      if (onBusy === 'wait') return this.#lockOn(await this.#queueOf(name).enter(request), request);
-      const grant = await this.#tryOnce(name, resolved);
-      return grant.kind === 'busy'
-        ? this.#busy(key, grant.remaining, onBusy)
-        : this.#lockOn(grant, request);
-    } finally {
-      this.#underWay -= 1;
-      this.#onSettled?.();
-    }
+    if (onBusy === 'wait') return this.#queueOf(name).enter(request);
+    const outcome = await this.#tryOnce(name, request);
+    return outcome instanceof HeldLock ? outcome : this.#busy(key, outcome.remaining, onBusy);
   }
 
   #heldKeys(): readonly string[] {
-    let keys: string[] | undefined;
-    for (const lock of heldByCall(this.#keeper)) (keys ??= []).push(lock.key);
-    return keys === undefined ? NO_KEYS : [...new Set(keys)];
+    const keys = keysHeldByCall(this.#keeper);
+    return keys.length < 2 ? keys : [...new Set(keys)];
   }
 
   /** The lock that this call may enter again: the one it names, or the one it was started under. */
@@ -410,56 +408,90 @@ export class Locker {
 
   async #tryOnce(
     name: LockName,
-    options: ResolvedLockOptions,
-  ): Promise<({ kind: 'granted' } & LeaseGrant) | Busy> {
+    request: LockRequest,
+  ): Promise<HeldLock | { remaining: number | undefined }> {
     // It never jumps a queue: not the one at the backend, and not the one in this process.
-    if (this.#queues.get(name.owner)?.contended) return { kind: 'busy', remaining: undefined };
+    if (this.#queues.get(name.owner)?.contended) return { remaining: undefined };
+    const { options } = request;
+    const { ttl } = options;
     const notAfter = this.#clock.now() + this.#options.commandTimeout;
-    // Twice, because a reply that says "late" has set our idea of the server's clock right.
-    for (let attempt = 0; attempt < 2; attempt += 1) {
-      const held = { name, token: this.#newToken(), ttl: options.ttl };
-      const outcome = await this.#backend.tryAcquire({ ...held, notAfter, place: undefined });
-      switch (outcome.kind) {
-        case 'granted':
-          if (this.#clock.now() < validUntil(outcome.sentAt, options.ttl))
-            return { ...options, ...held, ...outcome };
-          this.#cleanUp.cancel(held);
-          break;
-        case 'busy':
-          return outcome;
-        case 'late':
-          break;
-        case 'unavailable':
-          if (outcome.mayHaveRun) this.#cleanUp.cancel(held, notAfter);
-          throw unavailableError(name.key, outcome);
+    // Under way until there's a lease: between the two, closing would find nothing to wait for.
+    this.#underWay += 1;
+    try {
+      // Twice, because a reply that says "late" has set our idea of the server's clock right.
+      for (let attempt = 0; attempt < 2; attempt += 1) {
+        const held = { name, token: this.#newToken(), ttl };
+        const outcome = await this.#backend.tryAcquire({ ...held, notAfter, place: undefined });
+        switch (outcome.kind) {
+          case 'granted': {
+            const { fencingToken, sentAt, othersWait } = outcome;
+            if (this.#refuses(request)) {
+              // It came while we began to close: work that begins now would be cut off.
+              this.#cleanUp.cancel(held);
+              throw new LockUnavailableError(name.key, 'shutting-down');
+            }
+            if (this.#clock.now() < validUntil(sentAt, ttl)) {
+              const grant = { ...held, fencingToken, sentAt, hold: options };
+              const othersSince = othersWait ? sentAt : Number.POSITIVE_INFINITY;
+              return this.#newLock(grant, othersSince, request.since, this.#queueOf(name));
+            }
+            this.#cleanUp.cancel(held);
+            break;
+          }
+          case 'busy':
+            return outcome;
+          case 'late':
+            break;
+          case 'unavailable':
+            if (outcome.mayHaveRun) this.#cleanUp.cancel(held, notAfter);
+            throw unavailableError(name.key, outcome);
+        }
       }
+      throw new LockUnavailableError(name.key, 'no-answer');
+    } finally {
+      this.#underWay -= 1;
+      this.#onSettled?.();
     }
-    throw new LockUnavailableError(name.key, 'no-answer');
   }
 
   /** Whether it's too late for a new lock. */
-  #refuses({ heldKeys }: AcquireRequestOfCaller): boolean {
+  #refuses({ heldKeys }: Pick<LockRequest, 'heldKeys'>): boolean {
     return this.#state === 'closed' || (this.#state === 'draining' && heldKeys.length === 0);
   }
 
-  #lockOn(grant: LeaseGrant, request: AcquireRequestOfCaller): HeldLock {
-    if (this.#refuses(request)) {
-      // It came while we began to close: work that begins now would be cut off.
-      this.#cleanUp.cancel(grant);
-      throw new LockUnavailableError(grant.name.key, 'shutting-down');
-    }
-    const lease = new Lease(grant, this.#clock, (lost, reason) => this.#onLost(lost, reason));
+  #newLock(grant: LeaseGrant, othersSince: number, since: number, queue: WaitQueue): HeldLock {
+    const lease = new Lease(grant, this.#clock, this.#onLost);
+    queue.adopt(lease, othersSince);
     this.#renewal.watch(lease);
-    const lock = new HeldLock(lease, this.#keeper);
-    this.#events.emit('acquired', () => ({
-      key: lock.key,
-      fencingToken: lock.fencingToken,
-      waited: this.#clock.now() - request.since,
-    }));
-    return lock;
+    return this.#lockOn(lease, since);
   }
 
-  #onLost(lease: Lease, reason: LostReason): void {
+  #handOver(lease: Lease, { options, since }: LockRequest): HeldLock {
+    this.#tellReleased(lease, 0);
+    lease.passOn(options);
+    this.#renewal.passedOn(lease);
+    return this.#lockOn(lease, since);
+  }
+
+  #lockOn(lease: Lease, since: number): HeldLock {
+    this.#events.emit('acquired', () => ({
+      key: lease.name.key,
+      fencingToken: lease.fencingToken,
+      waited: this.#clock.now() - since,
+    }));
+    return new HeldLock(lease, this.#keeper);
+  }
+
+  #tellReleased(lease: Lease, kept: number): void {
+    this.#events.emit('released', () => ({
+      key: lease.name.key,
+      fencingToken: lease.fencingToken,
+      held: this.#clock.now() - lease.grantedAt,
+      kept,
+    }));
+  }
+
+  readonly #onLost = (lease: Lease, reason: LostReason): void => {
     this.#renewal.unwatch(lease);
     // Who waits to enter it again competes like anyone.
     for (const [reentry, itsLease] of this.#reentries)
@@ -468,13 +500,14 @@ export class Locker {
     if (reason === 'shutdown' || reason === 'max-hold')
       this.#cleanUp.release(() => releaseOf(lease));
     else if (reason !== 'taken') this.#cleanUp.cancel(lease);
+    this.#queues.get(lease.name.owner)?.leaseEnded(lease);
     this.#events.emit('lost', () => ({
       key: lease.name.key,
       fencingToken: lease.fencingToken,
       reason,
     }));
     this.#onSettled?.();
-  }
+  };
 
   async #extend(lease: Lease): Promise<void> {
     const outcome = await this.#renewal.renewNow(lease);
@@ -489,25 +522,24 @@ export class Locker {
     lease.locks -= 1;
     if (lease.locks > 0) return lease.isHeld ? 'released' : 'lost';
 
+    const queue = this.#queues.get(lease.name.owner);
+    if (queue?.passOn(lease)) return 'released';
     if (!lease.markReleased()) return 'lost';
     // A renewal that is under way needn't be awaited: after the release it finds another's token or none, and the token
     // isn't used again.
     this.#renewal.unwatch(lease);
     const request = releaseOf(lease);
     this.#underWay += 1;
-    const outcome = await this.#backend.release(request);
+    const releasing = this.#backend.release(request);
+    queue?.leaseEnded(lease);
+    const outcome = await releasing;
     this.#underWay -= 1;
     this.#onSettled?.();
     const { key } = lease.name;
     const { fencingToken } = lease;
     switch (outcome.kind) {
       case 'released':
-        this.#events.emit('released', () => ({
-          key,
-          fencingToken,
-          held: this.#clock.now() - lease.grantedAt,
-          kept: request.keepFor,
-        }));
+        this.#tellReleased(lease, request.keepFor);
         return 'released';
       case 'taken':
         this.#events.emit('lost', () => ({ key, fencingToken, reason: 'taken' }));
@@ -519,16 +551,24 @@ export class Locker {
     }
   }
 
-  #newReentry(lease: Lease): Reentry<AcquireRequestOfCaller> {
-    const reentry = new Reentry<AcquireRequestOfCaller>(
-      this.#clock,
+  #newReentry(lease: Lease): Reentry {
+    const reentry = new Reentry(
+      this.#deadlines,
       ({ key, since, heldKeys }) => new LockTimeoutError(key, this.#clock.now() - since, heldKeys),
     );
     this.#reentries.set(reentry, lease);
     return reentry;
   }
 
-  #endReentry(reentry: Reentry<AcquireRequestOfCaller>): void {
+  /** Those who have waited for as long as they would, each in its own line. */
+  #timeOut(): void {
+    const now = this.#clock.now();
+    for (let caller = this.#deadlines.takeDue(now); caller; caller = this.#deadlines.takeDue(now)) {
+      caller.line?.timeOut(caller);
+    }
+  }
+
+  #endReentry(reentry: Reentry): void {
     this.#reentries.delete(reentry);
     reentry.end();
   }
@@ -538,15 +578,13 @@ export class Locker {
   }
 }
 
-const NO_KEYS: readonly string[] = [];
-
-function refusalOf({ key }: AcquireRequestOfCaller): LockUnavailableError {
+function refusalOf({ key }: ReentryRequest): LockUnavailableError {
   return new LockUnavailableError(key, 'shutting-down');
 }
 
 /** What gives a lease back at this moment, with what is left of its `holdAtLeast`. */
-function releaseOf({ name, token, ttl, keepFor }: Lease): ReleaseRequest {
-  return { name, token, ttl, keepFor: Math.ceil(keepFor) };
+function releaseOf({ name, token, ttl, fencingToken, keepFor }: Lease): ReleaseRequest {
+  return { name, token, ttl, lastFence: fencingToken, keepFor: Math.ceil(keepFor) };
 }
 
 /** A clock whose timers don't run in the context of the call that started them. */
@@ -556,8 +594,6 @@ function detached(clock: Clock, outside: <T>(work: () => T) => T): Clock {
     after: (delay, callback, kind) => outside(() => clock.after(delay, callback, kind)),
   };
 }
-
-type Busy = { kind: 'busy'; remaining: number | undefined };
 
 /** What tests and simulations bring of their own. */
 export interface LockerParts {

@@ -70,6 +70,24 @@ export interface LockerOptions extends Omit<LockOptions, 'signal'> {
    */
   requireConnection?: boolean;
   /**
+   * Whether a lock that is released while others of this process wait for it is passed to the next of them without
+   * asking Redis, for a few hand-overs or ms, before other processes get their turn. It applies between holders with
+   * `renew` and the same `ttl`.
+   * @default true
+   */
+  localHandover?: boolean;
+  /**
+   * How a waiter learns that the key may be had: by a message (`'publish'`), or by looking again and again (`'poll'`),
+   * for proxies and permissions that don't let messages through.
+   * @default 'publish'
+   */
+  wakeUp?: 'publish' | 'poll';
+  /**
+   * The pauses of a waiter that polls: from `first` to `longest`, which is at most 500 ms, exponential with full jitter.
+   * @default { first: 20, longest: 500 }
+   */
+  backoff?: { first?: Duration; longest?: Duration };
+  /**
    * How long `close()` lets holders finish before it takes their locks from them.
    * @default '10s'
    */
@@ -95,12 +113,21 @@ export interface ResolvedLockOptions {
   readonly prefix: string;
 }
 
+/** In ms. */
+export interface ResolvedBackoff {
+  readonly first: number;
+  readonly longest: number;
+}
+
 export interface ResolvedLockerOptions {
   readonly connection: LockConnection;
   readonly defaults: ResolvedLockOptions;
   readonly commandTimeout: number;
   readonly requireConnection: boolean;
   readonly drainTimeout: number;
+  readonly localHandover: boolean;
+  readonly wakeUp: 'publish' | 'poll';
+  readonly backoff: ResolvedBackoff;
   readonly application: string | undefined;
 }
 
@@ -120,6 +147,9 @@ const DEFAULTS: ResolvedLockOptions = {
 
 const DEFAULT_COMMAND_TIMEOUT = 1_000;
 const DEFAULT_DRAIN_TIMEOUT = 10_000;
+const DEFAULT_BACKOFF: ResolvedBackoff = { first: 20, longest: 500 };
+/** A waiter must look at a key while it's reserved for it, which is for a second. */
+const LONGEST_BACKOFF = 500;
 
 type Check = (option: string, value: unknown) => unknown;
 
@@ -135,11 +165,19 @@ const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: Check }
   prefix,
 };
 
+const BACKOFF_CHECKS: Record<'first' | 'longest', Check> = {
+  first: (option, value) => duration(`backoff.${option}`, value, 1, '', LONGEST_BACKOFF),
+  longest: (option, value) => duration(`backoff.${option}`, value, 1, '', LONGEST_BACKOFF),
+};
+
 const LOCKER_OPTION_CHECKS = {
   connection,
   commandTimeout: (option: string, value: unknown) => duration(option, value, 10),
   requireConnection: boolean,
   drainTimeout: (option: string, value: unknown) => duration(option, value, 1),
+  localHandover: boolean,
+  wakeUp: (option: string, value: unknown) => oneOf(option, value, ['publish', 'poll']),
+  backoff,
   application,
 } satisfies Record<Exclude<keyof LockerOptions, keyof LockOptions>, Check>;
 
@@ -171,6 +209,9 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     commandTimeout,
     requireConnection,
     drainTimeout,
+    localHandover,
+    wakeUp,
+    backoff: pauses,
     application: name,
     ...defaults
   } = given;
@@ -180,6 +221,9 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     commandTimeout: (commandTimeout as number | undefined) ?? DEFAULT_COMMAND_TIMEOUT,
     requireConnection: (requireConnection as boolean | undefined) ?? false,
     drainTimeout: (drainTimeout as number | undefined) ?? DEFAULT_DRAIN_TIMEOUT,
+    localHandover: (localHandover as boolean | undefined) ?? true,
+    wakeUp: (wakeUp as 'publish' | 'poll' | undefined) ?? 'publish',
+    backoff: (pauses as ResolvedBackoff | undefined) ?? DEFAULT_BACKOFF,
     application: name as string | undefined,
   };
   return resolved;
@@ -213,19 +257,34 @@ function checked(
   return result;
 }
 
-function duration(option: string, value: unknown, least: number, hint = ''): number {
+function duration(
+  option: string,
+  value: unknown,
+  least: number,
+  hint = '',
+  most = LONGEST_DURATION,
+): number {
   const given = millisecondsOf(value);
   // Redis takes whole ms, and '16.1s' is a little more than 16,100 in floating point.
   const milliseconds = given === undefined ? undefined : Math.round(given);
-  if (milliseconds === undefined || milliseconds < least || milliseconds > LONGEST_DURATION) {
+  if (milliseconds === undefined || milliseconds < least || milliseconds > most) {
     throw invalid(
       option,
       value,
-      `a duration from ${least} ms to ${LONGEST_DURATION} ms, as a number of milliseconds or a text like '30s'`,
+      `a duration from ${least} ms to ${most} ms, as a number of milliseconds or a text like '30s'`,
       hint,
     );
   }
   return milliseconds;
+}
+
+function backoff(option: string, value: unknown): ResolvedBackoff {
+  const given = checked(value, BACKOFF_CHECKS, `option \`${option}\``);
+  const { first, longest } = { ...DEFAULT_BACKOFF, ...given } as ResolvedBackoff;
+  if (first > longest) {
+    throw invalid(`${option}.first`, first, `at most \`${option}.longest\`, ${longest} ms`);
+  }
+  return { first, longest };
 }
 
 function boolean(option: string, value: unknown): boolean {

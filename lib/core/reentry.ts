@@ -1,5 +1,4 @@
-import type { Clock } from './clock.js';
-import { WaitingLine, type WaitRequest } from './waiting-line.js';
+import { Caller, type Deadlines, WaitingLine } from './waiting-line.js';
 
 /**
  * The one place inside a held lock: a call below its holder may hold the same key again, on the same lease, one at
@@ -9,13 +8,13 @@ import { WaitingLine, type WaitRequest } from './waiting-line.js';
  *     free ──enter──▶ taken ──leave──▶ free, or the next in line
  *       └────────────────┴──end──▶ ended: the holder has released; who waits here competes like anyone
  */
-export class Reentry<R extends WaitRequest> {
+export class Reentry {
   #taken = false;
   #ended = false;
-  readonly #line: WaitingLine<ReentryOutcome, R>;
+  readonly #line: WaitingLine<ReentryCaller, ReentryOutcome>;
 
-  constructor(clock: Clock, timedOut: (request: R) => unknown) {
-    this.#line = new WaitingLine(clock, timedOut);
+  constructor(deadlines: Deadlines, timedOut: (request: ReentryRequest) => unknown) {
+    this.#line = new WaitingLine(deadlines, ({ request }) => timedOut(request));
   }
 
   tryEnter(): ReentryOutcome | 'busy' {
@@ -26,10 +25,11 @@ export class Reentry<R extends WaitRequest> {
   }
 
   /** @throws what `timedOut` makes, or the reason of the caller's signal. */
-  async enter(request: R): Promise<ReentryOutcome> {
+  async enter(request: ReentryRequest): Promise<ReentryOutcome> {
     const now = this.tryEnter();
     if (now !== 'busy') return now;
-    const caller = this.#line.join(request);
+    const caller = new ReentryCaller(request);
+    this.#line.join(caller);
     this.#line.watch(caller);
     return caller.promise;
   }
@@ -45,9 +45,32 @@ export class Reentry<R extends WaitRequest> {
     this.#line.serveAll('ended');
   }
 
-  refuse(which: (request: R) => boolean, error: (request: R) => unknown): void {
-    this.#line.refuseWhere(which, error);
+  refuse(
+    which: (request: ReentryRequest) => boolean,
+    error: (request: ReentryRequest) => unknown,
+  ): void {
+    this.#line.refuseWhere(
+      ({ request }) => which(request),
+      ({ request }) => error(request),
+    );
   }
 }
 
 export type ReentryOutcome = 'entered' | 'ended';
+
+export interface ReentryRequest {
+  readonly key: string;
+  /** Monotonic time of the call. */
+  readonly since: number;
+  /** Monotonic time at which the caller stops waiting. */
+  readonly dueAt: number;
+  readonly signal: AbortSignal | undefined;
+  /** The keys that the call chain holds meanwhile. */
+  readonly heldKeys: readonly string[];
+}
+
+class ReentryCaller extends Caller<ReentryOutcome> {
+  constructor(readonly request: ReentryRequest) {
+    super(request.dueAt, request.signal);
+  }
+}

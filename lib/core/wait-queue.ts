@@ -1,13 +1,21 @@
 import { Backoff } from './backoff.js';
-import type { AcquireOutcome, LockBackend, Unavailable } from './backend/lock-backend.js';
+import {
+  type AcquireOutcome,
+  FENCE_RANGE,
+  type Granted,
+  type LockBackend,
+  type Unavailable,
+} from './backend/lock-backend.js';
 import type { CleanUp } from './clean-up.js';
 import type { Clock, Timer } from './clock.js';
 import { LockTimeoutError, LockUnavailableError } from './errors.js';
 import type { LockEmitter } from './events.js';
-import { type LeaseGrant, validUntil } from './lease.js';
+import { type Lease, type LeaseGrant, validUntil } from './lease.js';
+import type { HeldLock } from './lock.js';
 import type { LockName } from './lock-name.js';
-import type { ResolvedLockOptions } from './options.js';
-import { type Caller, WaitingLine, type WaitRequest } from './waiting-line.js';
+import type { LockRequest } from './lock-request.js';
+import type { ResolvedBackoff } from './options.js';
+import { type Deadlines, WaitingLine } from './waiting-line.js';
 
 /** A waiter counts as alive for the ttl it asks for, and at least for this long: a short ttl needn't mean busy polling. */
 const SHORTEST_LIFE = 1_000;
@@ -18,8 +26,14 @@ function lifeOf(ttl: number): number {
 const EXPIRY_JITTER = 10;
 /** The first try of a caller may take at least this long, however short its `waitTimeout`: it has to reach the server. */
 const FIRST_TRY = 50;
-const FIRST_RETRY = 20;
-const LONGEST_RETRY = 500;
+/**
+ * For how long, in ms, a lease is passed on while nobody else is known to wait, before the backend is asked: whoever came
+ * meanwhile has told us, if the message wasn't lost.
+ */
+const ALONE_BUDGET = 20;
+/** How often and for how long, in ms, a lease is passed on to callers that came after somebody elsewhere began to wait. */
+const SHARED_PASSES = 16;
+const SHARED_BUDGET = 5;
 
 /**
  * The callers of this process that want one key, first come, first served. Only the head stands at the backend: a
@@ -35,12 +49,25 @@ const LONGEST_RETRY = 500;
  *
  * A wake-up may overtake the reply that says "busy"; it's remembered and ends the next sleep before it begins.
  *
- * `Locker` keeps one for each key while somebody waits, and makes the grants into leases.
+ * While this process holds the key, callers to whom its lease could be passed wait without the backend:
+ *
+ *     lease held ──released, and the head may have it next──▶ passed on: the head holds it, under its next fencing token
+ *          └────── released, lost, or other processes' turn──▶ trying
+ *
+ * Whose turn it is: callers that came before anybody elsewhere began to wait are ahead of them, so they get it; then a
+ * few more, because to pass it on is so much cheaper. Then it's released, which hands it on, and the head queues again
+ * behind the others: both commands leave together, in this order.
+ *
+ * `Locker` keeps one for each key that this process holds or wants.
  */
 export class WaitQueue {
-  readonly #line: WaitingLine<LeaseGrant, AcquireRequestOfCaller>;
-  #stand: Stand;
+  readonly #line: WaitingLine<LockRequest, HeldLock>;
+  #stand: Stand | undefined;
   #running = false;
+  /** What this process holds of the key. */
+  #lease: Lease | undefined;
+  /** Monotonic: since when somebody of another process is known to wait; Infinity: nobody. */
+  #othersSince = Number.POSITIVE_INFINITY;
   /** The backend has said something: until then, nobody knows whether there's anything to wait for. */
   #answered = false;
   #woken = false;
@@ -48,41 +75,79 @@ export class WaitQueue {
   #lookAt = Number.POSITIVE_INFINITY;
   #alarm: Alarm | undefined;
 
-  /** `onEnd` is told when nobody waits any more: callers that come later need a new queue. */
+  /** `onEnd` is told when the key is neither held nor wanted: callers that come later need a new queue. */
   constructor(
     private readonly name: LockName,
     private readonly context: WaitQueueContext,
     private readonly onEnd: () => void,
   ) {
     this.#line = new WaitingLine(
-      context.clock,
+      context.deadlines,
       (request) => this.#timedOut(request),
       () => this.#onGaveUp(),
     );
-    this.#stand = newStand(context);
   }
 
   /** Whether somebody waits behind others here; a sole caller on its first try doesn't count. */
   get contended(): boolean {
-    return this.#line.size > 1 || (this.#line.size === 1 && this.#stand.told);
+    return this.#line.size > 1 || (this.#line.size === 1 && this.#stand?.told === true);
+  }
+
+  /** How many callers wait without the backend's knowing. */
+  get waitingHere(): number {
+    return this.#running ? 0 : this.#line.size;
   }
 
   /**
    * Waits for the key.
    * @throws LockTimeoutError, LockUnavailableError, or the reason of the caller's signal.
    */
-  enter(request: AcquireRequestOfCaller): Promise<LeaseGrant> {
+  enter(request: LockRequest): Promise<HeldLock> {
     const othersWait = this.#line.size > 0;
-    const caller = this.#line.join(request);
+    this.#line.join(request);
     if (this.#running) {
       // Also where nobody waits any more: what is under way was sent for a caller that has given up.
-      this.#line.watch(caller);
+      this.#line.watch(request);
       if (othersWait) this.#announce(request, undefined);
+    } else if (this.#lease !== undefined) {
+      this.#line.watch(request);
+      this.#announce(request, this.#lease.remaining);
+      this.#listen();
+      this.#standIfNeeded();
     } else {
-      this.#running = true;
-      void this.context.outside(() => this.#run());
+      this.#start();
     }
-    return caller.promise;
+    return request.promise;
+  }
+
+  /** This process holds the key now. `othersSince`: since when, at least, somebody elsewhere waits for it. */
+  adopt(lease: Lease, othersSince: number): void {
+    this.#lease = lease;
+    // Who began to wait while the grant was on its way has told us meanwhile.
+    this.#othersSince =
+      this.#othersSince >= lease.sentAt && this.#othersSince < Number.POSITIVE_INFINITY
+        ? Math.min(this.#othersSince, othersSince)
+        : othersSince;
+  }
+
+  /** Whether the lease, of which the last lock was just released, is the next caller's now. */
+  passOn(lease: Lease): boolean {
+    const head = this.#line.first;
+    if (head === undefined || lease !== this.#lease || !this.#mayHave(lease, head)) return false;
+    if (head.since >= this.#othersSince) lease.sharedPasses += 1;
+    this.#line.serve(head, this.context.handOver(lease, head));
+    if (this.#line.size === 0) this.#alarm?.ring();
+    else this.#standIfNeeded();
+    return true;
+  }
+
+  /** The lease was given back or lost. After a release has been sent: who tries next, must come behind it. */
+  leaseEnded(lease: Lease): void {
+    if (lease !== this.#lease) return;
+    this.#lease = undefined;
+    if (this.#running) this.wake();
+    else if (this.#line.size > 0) this.#start();
+    else this.onEnd();
   }
 
   /** Somebody says that the key may be had: now, or by what is known in so many ms at the latest. */
@@ -96,32 +161,76 @@ export class WaitQueue {
     this.#alarm?.setFor(this.#lookAt);
   }
 
+  /** Somebody elsewhere has begun to wait for the key that we hold. */
+  othersWait(): void {
+    this.#othersSince = Math.min(this.#othersSince, this.context.clock.now());
+  }
+
   /** Refuses those who wait for whom `which` says so. */
-  refuse(
-    which: (request: AcquireRequestOfCaller) => boolean,
-    error: (request: AcquireRequestOfCaller) => unknown,
-  ): void {
+  refuse(which: (request: LockRequest) => boolean, error: (request: LockRequest) => unknown): void {
     this.#line.refuseWhere(which, error);
     this.#onGaveUp();
   }
 
-  async #run(): Promise<void> {
-    const backoff = new Backoff(FIRST_RETRY, LONGEST_RETRY, this.context.random);
+  /** Whether a caller could ever be passed the lease. */
+  #fits(lease: Lease, { options }: LockRequest): boolean {
+    return this.context.localHandover && lease.renew && options.renew && lease.ttl === options.ttl;
+  }
+
+  /** Whether it's the caller's turn, now that the lease could be passed on. */
+  #mayHave(lease: Lease, head: LockRequest): boolean {
+    // `held` is more than a third of the ttl to spare: in jeopardy, it's better to ask for a new one.
+    if (!this.#fits(lease, head) || lease.state !== 'held' || lease.keepFor > 0) return false;
+    if (lease.passes >= FENCE_RANGE - 1) return false;
+    const now = this.context.clock.now();
+    const others = this.#othersSince;
+    if (others === Number.POSITIVE_INFINITY) return now - lease.heldSince < ALONE_BUDGET;
+    if (head.since < others) return true;
+    return (
+      lease.sharedPasses < SHARED_PASSES && now - Math.max(others, lease.heldSince) < SHARED_BUDGET
+    );
+  }
+
+  /** A head to whom the lease can't be passed stands at the backend like anyone. */
+  #standIfNeeded(): void {
+    const head = this.#line.first;
+    if (head === undefined || this.#running || this.#lease === undefined) return;
+    if (!this.#fits(this.#lease, head)) this.#start();
+  }
+
+  #start(): void {
+    this.#running = true;
+    const head = this.#line.first;
+    const first = head && this.#try(head);
+    // Not below the call that happens to come first: what it causes for others isn't that call's.
+    void this.context.outside(() => this.#run(first));
+  }
+
+  async #run(first: Promise<AcquireOutcome> | undefined): Promise<void> {
+    const backoff = new Backoff(
+      this.context.backoff.first,
+      this.context.backoff.longest,
+      this.context.random,
+    );
+    let trying = first;
     for (let head = this.#line.first; head !== undefined; head = this.#line.first) {
-      this.#woken = false;
-      this.#lookAt = Number.POSITIVE_INFINITY;
-      const { ttl } = head.request.options;
-      const outcome = await this.#try(head.request);
+      const { ttl } = head.options;
+      const outcome = await (trying ?? this.#try(head));
+      trying = undefined;
       if (outcome.kind === 'granted') {
         backoff.reset();
         this.#give(outcome, ttl);
+        // Who can be passed what this one holds, needs no place at the backend.
+        const next = this.#line.first;
+        const isServedHere =
+          this.#lease !== undefined && (next === undefined || this.#fits(this.#lease, next));
+        if (isServedHere) break;
         continue;
       }
       // From here on the head waits, not for one bounded command but for others: its deadline needs a timer.
       if (this.#line.first !== undefined) this.#line.watch(this.#line.first);
       if (outcome.kind === 'busy') {
-        backoff.reset();
-        await this.#waitBehind(outcome.remaining, ttl);
+        await this.#waitBehind(outcome.remaining, ttl, backoff);
       } else if (outcome.kind === 'unavailable' && !this.#hasWaited(this.#line.first)) {
         // It's told at once that there's nobody to ask.
         const error = unavailableError(this.name.key, outcome);
@@ -132,25 +241,22 @@ export class WaitQueue {
         await this.#sleep(backoff.next());
       }
     }
-    const { token, left } = this.#stand;
-    if (left > 0) this.context.cleanUp.cancel({ name: this.name, token, ttl: left });
-    this.context.stands.delete(token);
-    this.onEnd();
+    this.#end();
   }
 
   /** Whether a caller has waited for others, and not only for the backend's first answer. */
-  #hasWaited(caller: Caller<LeaseGrant, AcquireRequestOfCaller> | undefined): boolean {
-    return this.#stand.told || (this.#answered && caller?.request.announced === true);
+  #hasWaited(caller: LockRequest | undefined): boolean {
+    return this.#stand?.told === true || (this.#answered && caller?.announced === true);
   }
 
-  async #try(request: AcquireRequestOfCaller): Promise<AcquireOutcome> {
+  async #try({ options: { ttl }, dueAt }: LockRequest): Promise<AcquireOutcome> {
     const { backend, clock, commandTimeout, stands } = this.context;
-    const stand = this.#stand;
-    const { ttl } = request.options;
     const now = clock.now();
-    const callerDeadline = stand.told
-      ? request.deadline
-      : Math.max(request.deadline, now + FIRST_TRY);
+    this.#woken = false;
+    this.#lookAt = Number.POSITIVE_INFINITY;
+    this.#stand ??= newStand(this.context.newToken(), now);
+    const stand = this.#stand;
+    const callerDeadline = stand.told ? dueAt : Math.max(dueAt, now + FIRST_TRY);
     const notAfter = Math.min(now + commandTimeout, callerDeadline);
     // Whoever queues before it listens sleeps through a release in between. The first try of all doesn't wait until it
     // listens, since most keys are free: it doesn't queue.
@@ -182,60 +288,54 @@ export class WaitQueue {
         }
         if (outcome.mayHaveRun) {
           this.context.cleanUp.cancel({ name: this.name, token: stand.token, ttl }, notAfter);
-          this.#changeStand({
-            ...newStand(this.context),
-            told: stand.told,
-            sequence: stand.sequence,
-            unavailable: stand.unavailable,
-          });
+          this.#changeStand({ ...stand, token: this.context.newToken(), left: 0 });
         }
         break;
     }
     return outcome;
   }
 
-  #give(grant: AcquireOutcome & { kind: 'granted' }, ttl: number): void {
-    const { token } = this.#stand;
+  #give(grant: Granted, ttl: number): void {
+    // There's one wherever something was tried.
+    const stand = this.#stand as Stand;
     // The caller that was tried for may have given up, or may have left the place to one that asked for another ttl.
     const head = this.#line.first;
     const usable =
       head !== undefined &&
-      head.request.options.ttl === ttl &&
+      head.options.ttl === ttl &&
       this.context.clock.now() < validUntil(grant.sentAt, ttl);
     if (usable) {
-      const { renew, maxHold, holdAtLeast } = head.request.options;
-      const { fencingToken, sentAt } = grant;
-      this.#line.serve(head, {
-        name: this.name,
-        token,
-        fencingToken,
-        sentAt,
-        ttl,
-        renew,
-        maxHold,
-        holdAtLeast,
-      });
+      this.#changeStand(undefined);
+      const { fencingToken, sentAt, othersWait } = grant;
+      const { name } = this;
+      const { token } = stand;
+      const granted = { name, token, fencingToken, sentAt, ttl, hold: head.options };
+      // Who else waits, came after our place in the queue was taken.
+      const othersSince = othersWait ? stand.since : Number.POSITIVE_INFINITY;
+      const lock = this.context.newLock(granted, othersSince, head, this);
+      this.#line.serve(head, lock);
     } else {
-      this.context.cleanUp.cancel({ name: this.name, token, ttl });
+      this.context.cleanUp.cancel({ name: this.name, token: stand.token, ttl });
       if (head !== undefined) this.#line.watch(head);
+      // One that couldn't be used doesn't cost its place.
+      const { told, since, sequence } = stand;
+      this.#changeStand({ ...newStand(this.context.newToken(), since), told, sequence });
     }
-    // One that couldn't be used doesn't cost its place.
-    const { told, sequence } = this.#stand;
-    this.#changeStand({ ...newStand(this.context), ...(!usable && { told, sequence }) });
   }
 
-  #changeStand(next: Stand): void {
-    this.context.stands.delete(this.#stand.token);
+  #changeStand(next: Stand | undefined): void {
+    if (this.#stand !== undefined) this.context.stands.delete(this.#stand.token);
     this.#stand = next;
   }
 
-  async #waitBehind(remaining: number | undefined, ttl: number): Promise<void> {
+  async #waitBehind(remaining: number | undefined, ttl: number, backoff: Backoff): Promise<void> {
     const { wakeUp } = this.context.backend;
     const head = this.#line.first;
-    if (head !== undefined) this.#announce(head.request, remaining);
-    if (!this.#stand.told) {
-      this.#stand.told = true;
-      if (this.#stand.left === 0) {
+    if (head !== undefined) this.#announce(head, remaining);
+    const stand = this.#stand as Stand;
+    if (!stand.told) {
+      stand.told = true;
+      if (stand.left === 0) {
         // Not queued yet. Listen, then queue, which looks at the key once more.
         await wakeUp.subscribe();
         return;
@@ -245,11 +345,26 @@ export class WaitQueue {
     const leaseEnds =
       remaining === undefined ? Number.POSITIVE_INFINITY : remaining + this.#jitter();
     const refresh = lifeOf(ttl) / 2;
-    const poll = wakeUp.listening
-      ? Number.POSITIVE_INFINITY
-      : LONGEST_RETRY * (0.5 + this.context.random() / 2);
+    const poll = wakeUp.listening ? Number.POSITIVE_INFINITY : backoff.next();
     const woken = await this.#sleep(Math.min(leaseEnds, refresh, poll));
     if (!woken) wakeUp.check();
+  }
+
+  #end(): void {
+    this.#running = false;
+    if (this.#stand !== undefined) {
+      const { token, left } = this.#stand;
+      if (left > 0) this.context.cleanUp.cancel({ name: this.name, token, ttl: left });
+      this.#changeStand(undefined);
+    }
+    if (this.#lease === undefined) this.onEnd();
+    else if (this.#line.size > 0) this.#listen();
+  }
+
+  /** So that we're told when somebody elsewhere begins to wait for what is passed on here. */
+  #listen(): void {
+    const { wakeUp } = this.context.backend;
+    if (!wakeUp.listening) void wakeUp.subscribe();
   }
 
   /** Whether somebody ended it. */
@@ -284,19 +399,22 @@ export class WaitQueue {
     if (this.#line.size === 0) this.#alarm?.ring();
   }
 
-  #announce(request: AcquireRequestOfCaller, remaining: number | undefined): void {
+  #announce(request: LockRequest, remaining: number | undefined): void {
     if (request.announced) return;
     request.announced = true;
     this.context.events.emit('waiting', () => ({ key: this.name.key, remaining }));
   }
 
-  #timedOut(request: AcquireRequestOfCaller): unknown {
-    const { unavailable } = this.#stand;
-    if (unavailable !== undefined) return unavailableError(this.name.key, unavailable);
-    if (!this.#answered) return new LockUnavailableError(this.name.key, 'no-answer');
-    const waited = this.context.clock.now() - request.since;
-    this.context.events.emit('timedOut', () => ({ key: this.name.key, waited }));
-    return new LockTimeoutError(this.name.key, waited, request.heldKeys);
+  #timedOut(request: LockRequest): unknown {
+    const { key, since, heldKeys } = request;
+    const unavailable = this.#stand?.unavailable;
+    if (unavailable !== undefined) return unavailableError(key, unavailable);
+    if (!this.#answered && this.#lease === undefined) {
+      return new LockUnavailableError(key, 'no-answer');
+    }
+    const waited = this.context.clock.now() - since;
+    this.context.events.emit('timedOut', () => ({ key, waited }));
+    return new LockTimeoutError(key, waited, heldKeys);
   }
 }
 
@@ -307,24 +425,24 @@ export interface WaitQueueContext {
   readonly random: () => number;
   readonly events: LockEmitter;
   readonly cleanUp: CleanUp;
+  readonly deadlines: Deadlines;
   readonly commandTimeout: number;
+  readonly localHandover: boolean;
+  readonly backoff: ResolvedBackoff;
   /** Which queue a wake-up for a token is meant for. */
   readonly stands: Map<string, WaitQueue>;
   newToken(): string;
+  /** Makes a lease of a grant, of which the queue is told by {@link WaitQueue.adopt}, and the caller's lock on it. */
+  newLock(
+    grant: LeaseGrant,
+    othersSince: number,
+    request: LockRequest,
+    queue: WaitQueue,
+  ): HeldLock;
+  /** Passes a lease, of which the last lock was released, to the next caller: the lock on it. */
+  handOver(lease: Lease, request: LockRequest): HeldLock;
   /** Runs what isn't below the call that starts it. */
   outside<T>(work: () => T): T;
-}
-
-/** One who waits, and what for. */
-export interface AcquireRequestOfCaller extends WaitRequest {
-  readonly key: string;
-  readonly options: ResolvedLockOptions;
-  /** Monotonic time of the call. */
-  readonly since: number;
-  /** The keys that the call chain holds meanwhile. */
-  readonly heldKeys: readonly string[];
-  /** Whether it was said that it waits. */
-  announced: boolean;
 }
 
 /** The end of a sleep: sooner by `ring` or `setFor`, never later. */
@@ -335,6 +453,8 @@ interface Alarm {
 
 interface Stand {
   readonly token: string;
+  /** Monotonic: who begins to wait elsewhere later than this, is behind it. */
+  readonly since: number;
   /** The place that the backend gave it. */
   sequence: number | undefined;
   /** The backend has said "busy": whoever stands here has begun to wait. */
@@ -345,14 +465,8 @@ interface Stand {
   unavailable: Unavailable | undefined;
 }
 
-function newStand(context: WaitQueueContext): Stand {
-  return {
-    token: context.newToken(),
-    sequence: undefined,
-    told: false,
-    left: 0,
-    unavailable: undefined,
-  };
+function newStand(token: string, since: number): Stand {
+  return { token, since, sequence: undefined, told: false, left: 0, unavailable: undefined };
 }
 
 /** The error for a backend that can't be asked. */

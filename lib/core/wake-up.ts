@@ -1,6 +1,6 @@
 /**
- * How a release elsewhere reaches the waiters of this process: one subscription a process, of which a waiter's
- * record tells the channel. It's an accelerator: whoever waits also polls, seldom, so that a message that never
+ * How a release elsewhere reaches the waiters of this process, and a waiter elsewhere the holder in it: one subscription a
+ * process, of which a waiter's and a holder's record tell the channel. It's an accelerator: whoever waits also polls, seldom, so that a message that never
  * comes costs time and nothing else.
  *
  *     asleep ──subscribe()──▶ subscribing ──▶ listening ──connection lost──▶ subscribing …
@@ -20,8 +20,12 @@ export interface WakeUp {
   check(): void;
 }
 
-/**
- * Told with the token that was woken, or with `undefined` where every waiter must look for itself. `within`: not to look
- * now, but in so many ms at the latest.
- */
-export type WakeListener = (token: string | undefined, within?: number) => void;
+export type WakeMessage =
+  /** The key may be had by the waiter with this token, now or by what is known in so many ms (`within`) at the latest. */
+  | { readonly kind: 'woken'; readonly token: string; readonly within: number }
+  /** Somebody of another process has begun to wait for a key that this one holds. */
+  | { readonly kind: 'othersWait'; readonly owner: string }
+  /** Messages may have been lost: every waiter must look for itself. */
+  | { readonly kind: 'listening' };
+
+export type WakeListener = (message: WakeMessage) => void;

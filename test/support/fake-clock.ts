@@ -73,11 +73,15 @@ class FakeTimer implements Timer {
   constructor(
     readonly at: number,
     readonly callback: () => void,
-    readonly kind: 'foreground' | 'background',
+    public kind: 'foreground' | 'background',
     private readonly onEnd: (timer: FakeTimer) => void,
   ) {}
 
   cancel(): void {
     this.onEnd(this);
+  }
+
+  keepAlive(keep: boolean): void {
+    this.kind = keep ? 'foreground' : 'background';
   }
 }

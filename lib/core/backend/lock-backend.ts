@@ -73,9 +73,25 @@ export interface Unavailable {
   readonly mayHaveRun: boolean;
 }
 
+/**
+ * `fencingToken`: the first of a range of {@link FENCE_RANGE} that belong to the lease. `sentAt`: local monotonic time
+ * just before the command was written; the lease's validity counts from there. `othersWait`: somebody is in the queue.
+ */
+export interface Granted {
+  readonly kind: 'granted';
+  readonly fencingToken: number;
+  readonly sentAt: number;
+  readonly othersWait: boolean;
+}
+
+/**
+ * How many fencing tokens a grant gives: one for each caller of a process that the lease may be passed to. They are
+ * microseconds of the server's clock, so a range must be used up more slowly than that clock runs.
+ */
+export const FENCE_RANGE = 10_000;
+
 export type AcquireOutcome =
-  /** `sentAt`: local monotonic time just before the command was written; the lease's validity counts from there. */
-  | { readonly kind: 'granted'; readonly fencingToken: number; readonly sentAt: number }
+  | Granted
   /**
    * `remaining`: how long the present lease or reservation lasts if nobody prolongs it, in ms; `undefined` where it has no
    * end. `sequence`: the caller's place.
@@ -96,6 +112,8 @@ export type ExtendOutcome =
   | Unavailable;
 
 export interface ReleaseRequest extends HeldToken {
+  /** The last fencing token that was used of the lease's range. */
+  readonly lastFence: number;
   /** Keep the key taken for so many ms more, held by nobody (`holdAtLeast`); 0: free it now. */
   readonly keepFor: number;
 }

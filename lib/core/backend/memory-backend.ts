@@ -2,17 +2,18 @@ import { hostname } from 'node:os';
 
 import { type Clock, systemClock, type Timer } from '../clock.js';
 import type { LockName } from '../lock-name.js';
-import type { WakeListener, WakeUp } from '../wake-up.js';
-import type {
-  AcquireOutcome,
-  AcquireRequest,
-  CancelOutcome,
-  ExtendOutcome,
-  HeldToken,
-  LockBackend,
-  QueryOutcome,
-  ReleaseOutcome,
-  ReleaseRequest,
+import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
+import {
+  type AcquireOutcome,
+  type AcquireRequest,
+  type CancelOutcome,
+  type ExtendOutcome,
+  FENCE_RANGE,
+  type HeldToken,
+  type LockBackend,
+  type QueryOutcome,
+  type ReleaseOutcome,
+  type ReleaseRequest,
 } from './lock-backend.js';
 
 /** A reserved key waits so long for the waiter that was woken, in ms. */
@@ -39,7 +40,11 @@ export class MemoryStore {
       this.entries.set(name.owner, entry);
       this.#sweepLater();
     }
-    if (entry.owner !== undefined && entry.owner.until <= this.clock.now()) entry.owner = undefined;
+    if (entry.owner !== undefined && entry.owner.until <= this.clock.now()) {
+      // A holder that was cut off may have used its whole range.
+      if (entry.owner.kind === 'held') entry.fence += FENCE_RANGE - 1;
+      entry.owner = undefined;
+    }
     return entry;
   }
 
@@ -95,7 +100,8 @@ export class MemoryBackend implements LockBackend {
     const entry = this.#store.entryOf(request.name);
     if (entry.owner?.kind === 'held' && entry.owner.token === token) {
       entry.owner.until = now + ttl;
-      return { kind: 'granted', fencingToken: entry.owner.fencingToken, sentAt: now };
+      const { fencingToken } = entry.owner;
+      return { kind: 'granted', fencingToken, sentAt: now, othersWait: entry.queue.length > 0 };
     }
     if (entry.owner === undefined) this.#handOn(entry, token);
     if (
@@ -112,10 +118,15 @@ export class MemoryBackend implements LockBackend {
         since: new Date(),
         application: this.#application,
         until: now + ttl,
+        wakeUp: this.wakeUp,
       };
-      return { kind: 'granted', fencingToken, sentAt: now };
+      return { kind: 'granted', fencingToken, sentAt: now, othersWait: entry.queue.length > 0 };
     }
+    const othersWaited = entry.queue.length > 0;
     const sequence = place && this.#enqueue(entry, token, place.aliveFor, place.sequence);
+    if (!othersWaited && entry.queue.length > 0 && entry.owner.kind === 'held') {
+      entry.owner.wakeUp.tell({ kind: 'othersWait', owner: request.name.owner });
+    }
     return { kind: 'busy', remaining: entry.owner.until - now, sequence };
   }
 
@@ -131,10 +142,11 @@ export class MemoryBackend implements LockBackend {
     });
   }
 
-  async release({ name, token, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
+  async release({ name, token, lastFence, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
     const entry = this.#store.entryOf(name);
     const { owner } = entry;
     if (owner?.kind !== 'held' || owner.token !== token) return { kind: 'taken' };
+    this.#rememberFence(entry, lastFence, 0);
     if (keepFor > 0) {
       entry.owner = { ...owner, kind: 'kept', until: this.#clock.now() + keepFor };
       lookWithin(entry, keepFor);
@@ -150,6 +162,9 @@ export class MemoryBackend implements LockBackend {
     entry.queue = entry.queue.filter((waiter) => waiter.token !== token);
     const { owner } = entry;
     if (owner !== undefined && owner.kind !== 'kept' && owner.token === token) {
+      if (owner.kind === 'held') {
+        this.#rememberFence(entry, owner.fencingToken + FENCE_RANGE - 1, 0);
+      }
       entry.owner = undefined;
       this.#handOn(entry, undefined);
     }
@@ -214,7 +229,7 @@ export class MemoryBackend implements LockBackend {
       const gone = wakeUp !== undefined && !this.#store.wakeUps.has(wakeUp);
       if (head.aliveUntil < now || gone) continue;
       entry.owner = { kind: 'reserved', token: head.token, until: now + CLAIM_WINDOW };
-      wakeUp?.wake(head.token);
+      wakeUp?.tell({ kind: 'woken', token: head.token, within: 0 });
       lookWithin(entry, CLAIM_WINDOW);
       return;
     }
@@ -223,7 +238,9 @@ export class MemoryBackend implements LockBackend {
 
 /** Tells the first few waiters when to look at the latest, as the script of the same name does. */
 function lookWithin({ queue }: MemoryEntry, milliseconds: number): void {
-  for (const { wakeUp, token } of queue.slice(0, 3)) wakeUp?.wake(token, milliseconds);
+  for (const { wakeUp, token } of queue.slice(0, 3)) {
+    wakeUp?.tell({ kind: 'woken', token, within: milliseconds });
+  }
 }
 
 class MemoryWakeUp implements WakeUp {
@@ -246,8 +263,8 @@ class MemoryWakeUp implements WakeUp {
   check(): void {}
 
   /** Later, as a message would come: the release that wakes must not run into the waiter's next step. */
-  wake(token: string, within = 0): void {
-    queueMicrotask(() => this.#listener(token, within));
+  tell(message: WakeMessage): void {
+    queueMicrotask(() => this.#listener(message));
   }
 }
 
@@ -274,5 +291,6 @@ type MemoryOwner =
       readonly fencingToken: number;
       readonly since: Date;
       readonly application: string | undefined;
+      readonly wakeUp: MemoryWakeUp;
       until: number;
     };

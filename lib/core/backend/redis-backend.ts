@@ -24,59 +24,46 @@ import type {
   HeldToken,
   HolderState,
   LockBackend,
-  Place,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
   Unavailable,
 } from './lock-backend.js';
 
-/** A reserved key waits so long for the waiter that was woken, in ms: a dead one delays the next by this much. */
-const CLAIM_WINDOW = 1_000;
-/**
- * The last fencing token of a key outlives its lease by so long, in ms: as far as the clocks of successive masters may
- * differ, or one clock be set back, without a token being given twice.
- */
-const FENCE_RETENTION = 10_000;
-
 type WaitKeys = readonly [owner: string, queue: string, waiters: string];
-type NameKeys = readonly [...WaitKeys, fence: string];
 
 const ACQUIRE = new Script<
-  NameKeys,
+  WaitKeys,
   readonly [
     token: string,
     ttl: number,
     notAfter: number,
-    rememberFence: number,
     holder: string,
-    claimWindow: number,
     countReceivers: string,
     ...place: [] | [aliveFor: number, channel: string, sequence: number | ''],
   ],
-  | [nowMicros: number, 'granted', fence: number]
-  | [nowMicros: number, 'busy', remaining: number, sequence: number]
-  | [nowMicros: number, 'late']
+  | string
+  | [nowMicros: string, 'granted', fence: string, othersWait: 0 | 1]
+  | [nowMicros: string, 'busy', remaining: number, sequence: number]
+  | [nowMicros: string, 'late']
 >(acquireScript);
 const EXTEND = new Script<
   readonly string[],
   readonly (string | number)[],
-  [nowMicros: number, ...(0 | 1)[]]
+  [nowMicros: string, ...(0 | 1)[]]
 >(extendScript);
 const RELEASE = new Script<
   WaitKeys,
-  readonly [token: string, keepFor: number, claimWindow: number, countReceivers: string],
+  readonly [token: string, lastFence: number, keepFor: number, countReceivers: string],
   0 | 1
 >(releaseScript);
-const CANCEL = new Script<
-  WaitKeys,
-  readonly [token: string, claimWindow: number, countReceivers: string],
-  1
->(cancelScript);
+const CANCEL = new Script<WaitKeys, readonly [token: string, countReceivers: string], 1>(
+  cancelScript,
+);
 const QUERY = new Script<
   WaitKeys,
   readonly [],
-  [nowMicros: number, owner: string, remaining: number, ...sequences: string[]]
+  [nowMicros: string, record: string, ...sequences: string[]]
 >(queryScript);
 
 /**
@@ -100,17 +87,18 @@ export class RedisBackend implements LockBackend {
     this.#source = new ConnectionSource(options.connection, commandTimeout);
     this.#keyPrefix = this.#source.keyPrefix;
     this.#countReceivers = this.#source.countsReceivers ? '1' : '0';
+    const channel = `${this.#keyPrefix}${options.prefix}:wake:${randomBytes(9).toString('base64url')}`;
     this.#holder = JSON.stringify({
       host: hostname(),
       pid: process.pid,
       application: options.application,
+      channel,
     });
-    const channel = `${this.#keyPrefix}${options.prefix}:wake:${randomBytes(9).toString('base64url')}`;
     this.#connection = new Connection(this.#source, commandTimeout, clock, events, () =>
       this.#serverClock.forget(),
     );
-    this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout, () =>
-      this.#connection.mayPublish(channel),
+    this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout, async () =>
+      options.wakeUp === 'publish' ? this.#connection.mayPublish(channel) : false,
     );
   }
 
@@ -118,33 +106,52 @@ export class RedisBackend implements LockBackend {
     return this.#connection.connect();
   }
 
-  async tryAcquire({ name, token, ttl, notAfter, place }: AcquireRequest): Promise<AcquireOutcome> {
-    if (notAfter <= this.#clock.now()) return { kind: 'late' };
-    if (!this.#serverClock.known) {
-      const unavailable = await this.#synchronized();
-      if (unavailable !== undefined) return unavailable;
-    }
+  tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
+    if (request.notAfter <= this.#clock.now()) return Promise.resolve({ kind: 'late' });
+    return this.#serverClock.known ? this.#tryAcquire(request) : this.#tryWhenClockIsKnown(request);
+  }
+
+  async #tryWhenClockIsKnown(request: AcquireRequest): Promise<AcquireOutcome> {
+    const unavailable = await this.#synchronized();
+    return unavailable ?? this.#tryAcquire(request);
+  }
+
+  async #tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
+    const { token, ttl, place, notAfter } = request;
+    const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
     const outcome = await this.#connection.run(
       ACQUIRE,
-      [...this.#waitKeysOf(name), this.#prefixed(name.fence)],
-      [
-        token,
-        ttl,
-        Math.floor(this.#serverClock.notAfter(notAfter)),
-        ttl + FENCE_RETENTION,
-        this.#holder,
-        CLAIM_WINDOW,
-        this.#countReceivers,
-        ...(place === undefined ? ([] as const) : this.#placeArguments(place)),
-      ],
+      this.#waitKeysOf(request.name),
+      place === undefined
+        ? [token, ttl, serverNotAfter, this.#holder, this.#countReceivers]
+        : [
+            token,
+            ttl,
+            serverNotAfter,
+            this.#holder,
+            this.#countReceivers,
+            place.aliveFor,
+            this.wakeUp.listening ? this.wakeUp.channel : '',
+            place.sequence ?? '',
+          ],
       notAfter,
     );
     if (outcome.kind === 'unavailable') return outcome;
     const { reply, sentAt, receivedAt } = outcome;
-    this.#serverClock.observe(reply[0] / 1_000, sentAt, receivedAt);
+    if (typeof reply === 'string') {
+      const fencingToken = Number(reply);
+      this.#serverClock.observe(fencingToken / 1_000, sentAt, receivedAt);
+      return { kind: 'granted', fencingToken, sentAt, othersWait: false };
+    }
+    this.#serverClock.observe(Number(reply[0]) / 1_000, sentAt, receivedAt);
     switch (reply[1]) {
       case 'granted':
-        return { kind: 'granted', fencingToken: reply[2], sentAt };
+        return {
+          kind: 'granted',
+          fencingToken: Number(reply[2]),
+          sentAt,
+          othersWait: reply[3] === 1,
+        };
       case 'busy':
         return {
           kind: 'busy',
@@ -160,11 +167,12 @@ export class RedisBackend implements LockBackend {
   async extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
     // In a Cluster the keys of one script must share a slot, and those of two names seldom do.
     if (this.#source.isCluster && leases.length > 1) return this.#extendEach(leases);
-    const keys = leases.flatMap(({ name }) => [
-      this.#prefixed(name.owner),
-      this.#prefixed(name.fence),
-    ]);
-    const args = leases.flatMap(({ token, ttl }) => [token, ttl, ttl + FENCE_RETENTION]);
+    const keys: string[] = [];
+    const args: (string | number)[] = [];
+    for (const { name, token, ttl } of leases) {
+      keys.push(this.#prefixed(name.owner));
+      args.push(token, ttl);
+    }
     const outcome = await this.#connection.run(EXTEND, keys, args);
     if (outcome.kind === 'unavailable') {
       // What is wrong with one (an ACL that doesn't know its prefix) isn't wrong with all.
@@ -172,31 +180,29 @@ export class RedisBackend implements LockBackend {
       return mayBeOne ? this.#extendEach(leases) : leases.map(() => outcome);
     }
     const { reply, sentAt, receivedAt } = outcome;
-    this.#serverClock.observe(reply[0] / 1_000, sentAt, receivedAt);
-    return leases.map((_, index) =>
-      reply[index + 1] === 1 ? { kind: 'extended', sentAt } : { kind: 'taken' },
-    );
+    this.#serverClock.observe(Number(reply[0]) / 1_000, sentAt, receivedAt);
+    const extended: ExtendOutcome = { kind: 'extended', sentAt };
+    return leases.map((_, index) => (reply[index + 1] === 1 ? extended : TAKEN));
   }
 
   async #extendEach(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
     return (await Promise.all(leases.map((lease) => this.extend([lease])))).flat();
   }
 
-  async release({ name, token, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
+  async release({ name, token, lastFence, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
     const outcome = await this.#connection.run(RELEASE, this.#waitKeysOf(name), [
       token,
+      lastFence,
       keepFor,
-      CLAIM_WINDOW,
       this.#countReceivers,
     ]);
     if (outcome.kind === 'unavailable') return outcome;
-    return outcome.reply === 1 ? { kind: 'released' } : { kind: 'taken' };
+    return outcome.reply === 1 ? { kind: 'released' } : TAKEN;
   }
 
   async cancel({ name, token }: Pick<HeldToken, 'name' | 'token'>): Promise<CancelOutcome> {
     const outcome = await this.#connection.run(CANCEL, this.#waitKeysOf(name), [
       token,
-      CLAIM_WINDOW,
       this.#countReceivers,
     ]);
     return outcome.kind === 'unavailable' ? outcome : { kind: 'cancelled' };
@@ -205,8 +211,8 @@ export class RedisBackend implements LockBackend {
   async query(name: LockName): Promise<QueryOutcome> {
     const outcome = await this.#connection.run(QUERY, this.#waitKeysOf(name), []);
     if (outcome.kind === 'unavailable') return outcome;
-    const [, record, remaining, ...sequences] = outcome.reply;
-    const holder = holderOf(record, remaining);
+    const [nowMicros, record, ...sequences] = outcome.reply;
+    const holder = holderOf(record, Number(nowMicros) / 1_000);
     return {
       kind: 'found',
       state: {
@@ -241,13 +247,6 @@ export class RedisBackend implements LockBackend {
     return undefined;
   }
 
-  #placeArguments({
-    aliveFor,
-    sequence,
-  }: Place): [aliveFor: number, channel: string, sequence: number | ''] {
-    return [aliveFor, this.wakeUp.listening ? this.wakeUp.channel : '', sequence ?? ''];
-  }
-
   #waitKeysOf(name: LockName): WaitKeys {
     return [this.#prefixed(name.owner), this.#prefixed(name.queue), this.#prefixed(name.waiters)];
   }
@@ -261,14 +260,19 @@ export interface RedisBackendOptions {
   readonly connection: Exclude<LockConnection, 'memory'>;
   readonly commandTimeout: number;
   readonly prefix: string;
+  readonly wakeUp: 'publish' | 'poll';
   readonly application: string | undefined;
 }
 
-/** Reads an owner record; `undefined` where the key is free, reserved, or holds what isn't ours. */
-function holderOf(record: string, remaining: number): HolderState | undefined {
-  const match = /^(\S+) (\d+) (\{.*\})$/.exec(record);
+const TAKEN = { kind: 'taken' } as const;
+
+/** Reads an owner record (see `_record.lua`); `undefined` where the key is free, reserved, or holds what isn't ours. */
+function holderOf(record: string, now: number): HolderState | undefined {
+  const match = /^([hk]) (\d+) (\d+) \S+ (\{.*\})$/.exec(record);
   if (match === null) return undefined;
-  const [, token, fence, holder] = match;
+  const [, state, fence, until, holder] = match;
+  const remaining = Number(until) - now;
+  if (remaining <= 0) return undefined;
   const { host, pid, application } = JSON.parse(holder as string) as Pick<
     HolderState,
     'host' | 'pid' | 'application'
@@ -281,6 +285,6 @@ function holderOf(record: string, remaining: number): HolderState | undefined {
     host,
     pid,
     application,
-    kept: token === '=',
+    kept: state === 'k',
   };
 }

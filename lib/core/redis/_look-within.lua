@@ -1,6 +1,6 @@
--- Tells the first few waiters to look at the key within so many ms: its expiry isn't what they were told, and an expiry
--- tells nobody. The message is '<token> <ms>'; they only shorten their sleep, and ask when it ends. A few, in case that
--- some of them are frozen.
+-- Tells the first few waiters to look at the key within so many ms: its end isn't what they were told, and an end tells
+-- nobody. The message is '<token> <ms>'; they only shorten their sleep, and ask when it ends. A few, in case that some
+-- of them are frozen.
 local function look_within(queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGE', queue_key, 0, 2)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ (.+)$')

@@ -1,4 +1,7 @@
--- Server time: `now_us` in microseconds (exact in a double until 2255), `now` in whole milliseconds.
-local time = redis.call('TIME')
-local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local now = math.floor(now_us / 1000)
+-- Server time: `now_us` in microseconds, as 16 digits (until 2286), which compare as texts; `now` in whole milliseconds.
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end

@@ -1,69 +1,88 @@
 --[[
 Takes a key, or says who is ahead. Idempotent by token.
 
-KEYS[1] owner: '<token> <fence> <holder>', '~<token>' while reserved, '= <fence> <holder>' while kept
+KEYS[1] owner: the record, see _record.lua
 KEYS[2] queue: sorted set of waiting tokens by sequence
 KEYS[3] waiters: hash of token to '<alive until ms> <channel>'
-KEYS[4] fence: the last fencing token
 ARGV[1] token
 ARGV[2] ttl in ms
 ARGV[3] the caller's deadline in server time, ms
-ARGV[4] how long the fencing token is remembered, in ms: beyond the ttl
-ARGV[5] holder: who asks, as JSON
-ARGV[6] claim window in ms
-ARGV[7] 1: PUBLISH counts every receiver
-ARGV[8] how long the waiter counts as alive, in ms; left out with what follows: don't queue it
-ARGV[9] the channel that wakes the waiter; empty: it polls
-ARGV[10] the sequence it had, to get its place back; empty: none
-Returns {now us, 'granted', fencing token} | {now us, 'busy', remaining ms, sequence or 0} | {now us, 'late'}
+ARGV[4] holder: who asks, as JSON, with the channel on which it listens
+ARGV[5] 1: PUBLISH counts every receiver
+ARGV[6] how long the waiter counts as alive, in ms; left out with what follows: don't queue it
+ARGV[7] the channel that wakes the waiter; empty: it polls
+ARGV[8] the sequence it had, to get its place back; empty: none
+Returns fencing token, which is the server's time as well: granted, and nobody else waits
+  | {now us, 'granted', fencing token, 1 | 0: others wait, or not} | {now us, 'busy', remaining ms, sequence or 0} | {now us, 'late'}
 ]]
+--- @include _constants.lua
 --- @include _server-time.lua
---- @include _fence.lua
---- @include _hand-on.lua
 local token, ttl = ARGV[1], ARGV[2]
-
+look_at_clock()
 -- A command that was held up on its way must not take the key for a caller that has given up.
 if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
 
 -- Not by MGET, which shows a key of another type as free.
-local owner = redis.call('GET', KEYS[1])
-if owner and string.sub(owner, 1, #token + 1) == token .. ' ' then
+local record = redis.call('GET', KEYS[1])
+
+-- Most keys are free, and nobody waits for them: what isn't needed for those comes below.
+if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < now_us
+  or not record and redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('SET', KEYS[1], 'h ' .. now_us .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
+    'PX', ttl + FENCE_RETENTION)
+  return now_us
+end
+
+--- @include _record.lua
+--- @include _hand-on.lua
+local state, last, ends, of = nil, 0, 0, nil
+if record then state, last, ends, of = read(record) end
+
+if state == 'h' and of == token and ends > now then
   -- The reply to an earlier try was lost. The caller counts its validity from this try, so the server must as well.
-  redis.call('PEXPIRE', KEYS[1], ttl)
-  return {now_us, 'granted', tonumber(string.match(owner, '^%S+ (%d+)'))}
+  write(KEYS[1], 'h', last, ttl, token, ARGV[4])
+  return {now_us, 'granted', string.format('%.0f', last), redis.call('EXISTS', KEYS[2])}
 end
 
-if not owner then
-  local head = hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[6], ARGV[7], token)
-  if head and head ~= token then owner = '~' .. head end
+-- A holder that was cut off may have used its whole range.
+if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
+if not record or state and ends <= now then
+  local head = hand_on(KEYS[1], KEYS[2], KEYS[3], last, ARGV[5], token)
+  if not head or head == token then
+    state, of = 'r', token
+  else
+    state, of, ends = 'r', head, now + CLAIM_WINDOW
+  end
 end
 
-if not owner or owner == '~' .. token then
-  -- Larger than the last, and than every one that was given before the counter was lost.
-  local fence = math.max(now_us, tonumber(redis.call('GET', KEYS[4]) or 0) + 1)
-  remember_fence(KEYS[4], fence, tonumber(ARGV[4]))
-  redis.call('SET', KEYS[1], token .. ' ' .. string.format('%.0f', fence) .. ' ' .. ARGV[5], 'PX', ttl)
-  return {now_us, 'granted', fence}
+if state == 'r' and of == token then
+  -- Larger than the last, and than every one that was given before the record was lost.
+  local fence = math.max(tonumber(now_us), last + 1)
+  write(KEYS[1], 'h', fence, ttl, token, ARGV[4])
+  return {now_us, 'granted', string.format('%.0f', fence), redis.call('EXISTS', KEYS[2])}
 end
 
 local sequence = 0
-local alive_for = tonumber(ARGV[8])
+local alive_for = tonumber(ARGV[6])
 if alive_for then
   local known = redis.call('ZSCORE', KEYS[2], token)
   if known then
     sequence = tonumber(known)
   else
-    if ARGV[10] ~= '' then
-      sequence = tonumber(ARGV[10])
-    else
-      -- After the last, even if the clock was set back since it came.
-      local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
-      sequence = math.max(now_us, tonumber(last or 0) + 1)
-    end
+    -- After the last, even if the clock was set back since it came.
+    local behind = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
+    sequence = tonumber(ARGV[8]) or math.max(tonumber(now_us), tonumber(behind or 0) + 1)
     redis.call('ZADD', KEYS[2], string.format('%.0f', sequence), token)
+    if not behind and state == 'h' then
+      -- The holder's process may pass its lease on among its own callers, as long as it knows of nobody else.
+      local channel = string.match(record, '"channel":"([^"]+)"')
+      if channel then redis.pcall('PUBLISH', channel, '+' .. KEYS[1]) end
+    end
   end
-  redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[9])
+  redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[7])
   if redis.call('PTTL', KEYS[2]) < alive_for then redis.call('PEXPIRE', KEYS[2], alive_for) end
   if redis.call('PTTL', KEYS[3]) < alive_for then redis.call('PEXPIRE', KEYS[3], alive_for) end
 end
-return {now_us, 'busy', redis.call('PTTL', KEYS[1]), sequence}
+-- What isn't ours, somebody has set by hand.
+local remaining = state and ends - now or redis.call('PTTL', KEYS[1])
+return {now_us, 'busy', remaining, sequence}

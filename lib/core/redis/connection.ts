@@ -1,11 +1,12 @@
 import { type Cluster, Redis, type RedisOptions } from 'ioredis';
 
+import { Agenda, type AgendaEntry } from '../agenda.js';
 import type { Unavailable } from '../backend/lock-backend.js';
 import type { Clock, Timer } from '../clock.js';
 import { LockUnavailableError } from '../errors.js';
 import type { LockEmitter } from '../events.js';
 import type { LockConnection } from '../options.js';
-import type { Script } from './script.js';
+import { isUnknownScript, type Script } from './script.js';
 
 export type RedisClient = Redis | Cluster;
 
@@ -148,6 +149,13 @@ export class Connection {
   readonly #firstOutcome: Promise<void>;
   /** When the server was last heard of. */
   #heardAt = 0;
+  /** The commands under way, each with its deadline. */
+  readonly #calls: Agenda<Call>;
+  #corked: Corkable | undefined;
+  readonly #uncork = () => {
+    this.#corked?.uncork();
+    this.#corked = undefined;
+  };
 
   constructor(
     source: ConnectionSource,
@@ -157,6 +165,7 @@ export class Connection {
     onReady: () => void,
   ) {
     this.#isCluster = source.isCluster;
+    this.#calls = new Agenda(clock, false, () => this.#timeOut());
     this.client = source.open();
     this.#firstOutcome = new Promise((resolve) => {
       this.client.on('ready', () => {
@@ -188,15 +197,20 @@ export class Connection {
 
   /**
    * Runs a script. `sentAt`: local time just before it was written. Everything that it takes (to connect, to send the
-   * source to a server that doesn't know it) ends by the deadline, and within the command timeout.
+   * source to a server that doesn't know it) ends by the deadline, and within the command timeout. It's written before
+   * the call returns, unless the connection isn't there yet: what is sent first, runs first.
    */
   run<K extends readonly string[], A extends readonly (string | number)[], R>(
     script: Script<K, A, R>,
     keys: K,
     args: A,
-    deadline = Number.POSITIVE_INFINITY,
+    deadline?: number,
   ): Promise<Replied<R> | Unavailable> {
-    return this.#send((retryIn) => script.run(this.client, keys, args, retryIn), deadline);
+    return this.#send(
+      () => script.runByDigest(this.client, keys, args),
+      deadline,
+      () => script.runBySource(this.client, keys, args),
+    );
   }
 
   /** The server's clock, as seconds and microseconds. */
@@ -215,70 +229,99 @@ export class Connection {
 
   close(): void {
     this.client.removeAllListeners('close');
+    // Ends the commands under way as well, but for those that the client has forgotten.
     this.client.disconnect();
+    const cause = new Error('The connection was closed.');
+    for (const call of this.#calls.entries) {
+      call.resolve({ kind: 'unavailable', reason: 'no-answer', cause, mayHaveRun: true });
+    }
+    this.#calls.stop();
   }
 
   async #connectBy(deadline: number): Promise<{ kind: 'connected' } | Unavailable> {
     if (this.#state === 'connecting') {
-      await this.#within(deadline - this.clock.now(), this.#firstOutcome);
+      let timer: Timer | undefined;
+      const timeUp = new Promise<void>((resolve) => {
+        timer = this.clock.after(deadline - this.clock.now(), resolve);
+      });
+      await Promise.race([this.#firstOutcome, timeUp]);
+      timer?.cancel();
     }
     return this.#state === 'ready' ? { kind: 'connected' } : this.#unreachable();
   }
 
-  async #send<R>(
-    command: (bounded: <T>(retry: Promise<T>) => Promise<T>) => Promise<R>,
+  /** `bySource`: what to send instead to a server that doesn't know the script. */
+  #send<R>(
+    command: () => Promise<R>,
     givenDeadline = Number.POSITIVE_INFINITY,
+    bySource?: () => Promise<R>,
   ): Promise<Replied<R> | Unavailable> {
-    const deadline = Math.min(givenDeadline, this.clock.now() + this.commandTimeout);
-    if (this.#state !== 'ready') {
-      const connected = await this.#connectBy(deadline);
-      if (connected.kind === 'unavailable') return connected;
-    }
     const sentAt = this.clock.now();
-    if (sentAt >= deadline)
-      return {
+    const deadline = Math.min(givenDeadline, sentAt + this.commandTimeout);
+    if (this.#state !== 'ready') return this.#sendWhenReady(command, deadline, bySource);
+    if (sentAt >= deadline) {
+      const cause = this.#lastError;
+      return Promise.resolve({
         kind: 'unavailable',
         reason: 'no-answer',
-        cause: this.#lastError,
+        cause,
         mayHaveRun: false,
+      });
+    }
+    return new Promise((resolve) => {
+      const call = new Call(deadline, sentAt, resolve);
+      this.#calls.add(call);
+      const onReply = (reply: R) => {
+        const receivedAt = this.clock.now();
+        this.#heardAt = receivedAt;
+        this.#calls.remove(call);
+        resolve({ kind: 'reply', reply, sentAt, receivedAt });
       };
-    const bounded = <T>(work: Promise<T>) => this.#bounded(work, deadline);
-    try {
-      // ioredis bounds one command by itself. A Cluster client follows redirections and retries, each with a timeout of
-      // its own, and a caller may have less time.
-      const needsBound =
-        this.#isCluster || deadline - sentAt < this.commandTimeout - TIMER_PRECISION;
-      const reply = await (needsBound ? bounded(command(bounded)) : command(bounded));
-      const receivedAt = this.clock.now();
-      this.#heardAt = receivedAt;
-      return { kind: 'reply', reply, sentAt, receivedAt };
-    } catch (error) {
-      return this.#failed(error, sentAt);
-    }
-  }
-
-  async #bounded<T>(work: Promise<T>, deadline: number): Promise<T> {
-    const timedOut = Symbol();
-    const outcome = await this.#within(deadline - this.clock.now(), work, timedOut);
-    if (outcome !== timedOut) return outcome as T;
-    work.catch(() => {});
-    throw new Error(TIMED_OUT);
-  }
-
-  async #within<T, F>(
-    timeout: number,
-    work: Promise<T>,
-    otherwise?: F,
-  ): Promise<T | F | undefined> {
-    let timer: Timer | undefined;
-    const timeUp = new Promise<F | undefined>((resolve) => {
-      timer = this.clock.after(timeout, () => resolve(otherwise));
+      const onError = (error: unknown) => {
+        this.#calls.remove(call);
+        resolve(this.#failed(error, sentAt));
+      };
+      this.#cork();
+      command().then(
+        onReply,
+        bySource === undefined
+          ? onError
+          : (error: unknown) => {
+              // Nobody waits for it any more once its time is up.
+              if (!isUnknownScript(error) || call.heapIndex < 0) onError(error);
+              else bySource().then(onReply, onError);
+            },
+      );
     });
-    try {
-      return await Promise.race([work, timeUp]);
-    } finally {
-      timer?.cancel();
+  }
+
+  async #sendWhenReady<R>(
+    command: () => Promise<R>,
+    deadline: number,
+    bySource: (() => Promise<R>) | undefined,
+  ): Promise<Replied<R> | Unavailable> {
+    const connected = await this.#connectBy(deadline);
+    return connected.kind === 'unavailable' ? connected : this.#send(command, deadline, bySource);
+  }
+
+  #timeOut(): void {
+    const now = this.clock.now();
+    for (let call = this.#calls.takeDue(now); call; call = this.#calls.takeDue(now)) {
+      call.resolve(this.#failed(new Error(TIMED_OUT), call.sentAt));
     }
+  }
+
+  /**
+   * Holds back what is written until the running step of the program ends, so that all its commands leave in one
+   * write. `stream` is no documented property of ioredis: without it each leaves by itself, which is slower and no more.
+   */
+  #cork(): void {
+    if (this.#corked !== undefined) return;
+    const { stream } = this.client as { stream?: Partial<Corkable> };
+    if (typeof stream?.cork !== 'function' || typeof stream.uncork !== 'function') return;
+    stream.cork();
+    this.#corked = stream as Corkable;
+    process.nextTick(this.#uncork);
   }
 
   #failed(error: unknown, sentAt: number): Unavailable {
@@ -316,6 +359,22 @@ export class Connection {
       mayHaveRun: false,
     };
   }
+}
+
+/** A command under way. */
+class Call implements AgendaEntry {
+  heapIndex = -1;
+
+  constructor(
+    readonly dueAt: number,
+    readonly sentAt: number,
+    readonly resolve: (outcome: Unavailable) => void,
+  ) {}
+}
+
+interface Corkable {
+  cork(): void;
+  uncork(): void;
 }
 
 export interface Replied<R> {

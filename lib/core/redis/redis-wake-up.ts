@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.js';
-import type { WakeListener, WakeUp } from '../wake-up.js';
+import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
 import type { ConnectionSource, RedisClient } from './connection.js';
 
 /** A timeout that comes so many ms late came to a blocked event loop, and says nothing of the server. */
@@ -7,7 +7,8 @@ const BLOCKED = 50;
 
 /**
  * Wake-ups over a subscriber connection of its own, opened when the first caller has to wait and kept from then on:
- * one channel for the whole process, on which a release publishes the token of the waiter that it woke.
+ * one channel for the whole process, on which a release publishes the token of the waiter that it woke, and the first
+ * waiter of a key tells its holder.
  */
 export class RedisWakeUp implements WakeUp {
   readonly channel: string;
@@ -89,8 +90,8 @@ export class RedisWakeUp implements WakeUp {
     client.on('close', () => (this.#listening = false));
     client.on('error', () => {});
     client.on('message', (_channel: string, message: string) => {
-      const [token, within] = message.split(' ');
-      if (token) this.#listener(token, within === undefined ? 0 : Number(within));
+      const told = this.#read(message);
+      if (told !== undefined) this.#listener(told);
     });
     return client;
   }
@@ -114,7 +115,16 @@ export class RedisWakeUp implements WakeUp {
     this.#listening = true;
     this.#settle();
     // What was published while nobody listened is lost: let everybody look.
-    this.#listener(undefined);
+    this.#listener({ kind: 'listening' });
+  }
+
+  /** `<token>`, `<token> <ms>`, or `+<owner key>`; anything else isn't ours. */
+  #read(message: string): WakeMessage | undefined {
+    if (message.startsWith('+')) {
+      return { kind: 'othersWait', owner: message.slice(1 + this.source.keyPrefix.length) };
+    }
+    const [token, within = '0'] = message.split(' ');
+    return token ? { kind: 'woken', token, within: Number(within) } : undefined;
   }
 
   #refuse(): void {

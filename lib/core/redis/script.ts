@@ -1,4 +1,4 @@
-import type { Cluster, Redis } from 'ioredis';
+import { type Cluster, Command, Redis } from 'ioredis';
 
 /** A script as `tools/embed-scripts.mjs` writes it. */
 export interface EmbeddedScript {
@@ -10,7 +10,7 @@ export interface EmbeddedScript {
 /**
  * A Lua script with the types of its keys, arguments and reply; its file says what they mean. Run by its digest; the
  * source is sent only to a server that doesn't know it (a new one, a restarted one, after SCRIPT FLUSH, another node
- * of a Cluster).
+ * of a Cluster), which the caller sees by the error.
  */
 export class Script<
   Keys extends readonly string[],
@@ -19,20 +19,37 @@ export class Script<
 > {
   constructor(private readonly script: EmbeddedScript) {}
 
-  /** `bounded` puts a bound on the second command, where one is needed: the first has used time already. */
-  async run(
-    client: Redis | Cluster,
-    keys: Keys,
-    args: Args,
-    bounded: <T>(retry: Promise<T>) => Promise<T> = (retry) => retry,
-  ): Promise<Reply> {
-    try {
-      return (await client.evalsha(this.script.sha1, keys.length, ...keys, ...args)) as Reply;
-    } catch (error) {
-      if (!(error as Partial<Error>).message?.startsWith('NOSCRIPT')) throw error;
-      return (await bounded(
-        client.eval(this.script.source, keys.length, ...keys, ...args),
-      )) as Reply;
-    }
+  runByDigest(client: Redis | Cluster, keys: Keys, args: Args): Promise<Reply> {
+    return run(client, 'evalsha', [this.script.sha1, keys.length, ...keys, ...args]);
   }
+
+  runBySource(client: Redis | Cluster, keys: Keys, args: Args): Promise<Reply> {
+    return run(client, 'eval', [this.script.source, keys.length, ...keys, ...args]);
+  }
+}
+
+export function isUnknownScript(error: unknown): boolean {
+  return (error as Partial<Error> | undefined)?.message?.startsWith('NOSCRIPT') === true;
+}
+
+function run<R>(
+  client: Redis | Cluster,
+  name: 'evalsha' | 'eval',
+  args: (string | number)[],
+): Promise<R> {
+  // A client of another copy of ioredis, which the application brought, understands its own commands only.
+  if (client instanceof Redis) {
+    return client.sendCommand(new ScriptCommand(name, args, REPLY_AS_TEXT)) as Promise<R>;
+  }
+  return client[name](...(args as [string, number, ...string[]])) as Promise<R>;
+}
+
+const REPLY_AS_TEXT = { replyEncoding: 'utf8' } as const;
+
+/**
+ * A command that ioredis doesn't time by a timer of its own: whoever runs a script times it, with one timer for all.
+ * (Were the method called otherwise in another version, there'd be both.)
+ */
+class ScriptCommand extends Command {
+  override setTimeout(): void {}
 }

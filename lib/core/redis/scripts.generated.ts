@@ -3,14 +3,45 @@
 /** acquire.lua */
 export const acquireScript = {
   name: 'acquire',
-  numberOfKeys: 4,
-  sha1: 'afacd7c715cb754ff7958c0564e9bbd7f97da68b',
-  source: `local time = redis.call('TIME')
-local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local now = math.floor(now_us / 1000)
-local function remember_fence(fence_key, fence, keep)
-  if fence > now_us then keep = keep + math.ceil((fence - now_us) / 1000) end
-  redis.call('SET', fence_key, string.format('%.0f', fence), 'PX', keep)
+  numberOfKeys: 3,
+  sha1: '28add1837cd8f8d1ab9306ab82994f19ed3e70d6',
+  source: `local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local token, ttl = ARGV[1], ARGV[2]
+look_at_clock()
+if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
+local record = redis.call('GET', KEYS[1])
+if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < now_us
+  or not record and redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('SET', KEYS[1], 'h ' .. now_us .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
+    'PX', ttl + FENCE_RETENTION)
+  return now_us
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkf]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  return lasts + FENCE_RETENTION + math.max(0, math.ceil((fence - now_us) / 1000))
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
 end
 local function look_within(queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGE', queue_key, 0, 2)) do
@@ -18,10 +49,9 @@ local function look_within(queue_key, waiters_key, milliseconds)
     if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
   end
 end
-local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, claimant)
   if redis.call('EXISTS', queue_key) == 0 then return false end
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  if not now then look_at_clock() end
   while true do
     local head = redis.call('ZRANGE', queue_key, 0, 0)[1]
     if not head then return false end
@@ -29,55 +59,58 @@ local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_re
     local woken = false
     if head ~= claimant and alive_until and tonumber(alive_until) >= now then
       local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
-      if type(receivers) ~= 'number' then return claimant ~= '' and head end
-      woken = receivers > 0 or count_receivers ~= '1'
+      woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
     end
     redis.call('ZREM', queue_key, head)
     redis.call('HDEL', waiters_key, head)
     if woken then
-      redis.call('SET', owner_key, '~' .. head, 'PX', claim_window)
-      look_within(queue_key, waiters_key, claim_window)
+      write(owner_key, 'r', fence, CLAIM_WINDOW, head, '')
+      look_within(queue_key, waiters_key, CLAIM_WINDOW)
     end
     if woken or head == claimant then return head end
   end
 end
-local token, ttl = ARGV[1], ARGV[2]
-if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
-local owner = redis.call('GET', KEYS[1])
-if owner and string.sub(owner, 1, #token + 1) == token .. ' ' then
-  redis.call('PEXPIRE', KEYS[1], ttl)
-  return {now_us, 'granted', tonumber(string.match(owner, '^%S+ (%d+)'))}
+local state, last, ends, of = nil, 0, 0, nil
+if record then state, last, ends, of = read(record) end
+if state == 'h' and of == token and ends > now then
+  write(KEYS[1], 'h', last, ttl, token, ARGV[4])
+  return {now_us, 'granted', string.format('%.0f', last), redis.call('EXISTS', KEYS[2])}
 end
-if not owner then
-  local head = hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[6], ARGV[7], token)
-  if head and head ~= token then owner = '~' .. head end
+if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
+if not record or state and ends <= now then
+  local head = hand_on(KEYS[1], KEYS[2], KEYS[3], last, ARGV[5], token)
+  if not head or head == token then
+    state, of = 'r', token
+  else
+    state, of, ends = 'r', head, now + CLAIM_WINDOW
+  end
 end
-if not owner or owner == '~' .. token then
-  local fence = math.max(now_us, tonumber(redis.call('GET', KEYS[4]) or 0) + 1)
-  remember_fence(KEYS[4], fence, tonumber(ARGV[4]))
-  redis.call('SET', KEYS[1], token .. ' ' .. string.format('%.0f', fence) .. ' ' .. ARGV[5], 'PX', ttl)
-  return {now_us, 'granted', fence}
+if state == 'r' and of == token then
+  local fence = math.max(tonumber(now_us), last + 1)
+  write(KEYS[1], 'h', fence, ttl, token, ARGV[4])
+  return {now_us, 'granted', string.format('%.0f', fence), redis.call('EXISTS', KEYS[2])}
 end
 local sequence = 0
-local alive_for = tonumber(ARGV[8])
+local alive_for = tonumber(ARGV[6])
 if alive_for then
   local known = redis.call('ZSCORE', KEYS[2], token)
   if known then
     sequence = tonumber(known)
   else
-    if ARGV[10] ~= '' then
-      sequence = tonumber(ARGV[10])
-    else
-      local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
-      sequence = math.max(now_us, tonumber(last or 0) + 1)
-    end
+    local behind = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
+    sequence = tonumber(ARGV[8]) or math.max(tonumber(now_us), tonumber(behind or 0) + 1)
     redis.call('ZADD', KEYS[2], string.format('%.0f', sequence), token)
+    if not behind and state == 'h' then
+      local channel = string.match(record, '"channel":"([^"]+)"')
+      if channel then redis.pcall('PUBLISH', channel, '+' .. KEYS[1]) end
+    end
   end
-  redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[9])
+  redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[7])
   if redis.call('PTTL', KEYS[2]) < alive_for then redis.call('PEXPIRE', KEYS[2], alive_for) end
   if redis.call('PTTL', KEYS[3]) < alive_for then redis.call('PEXPIRE', KEYS[3], alive_for) end
 end
-return {now_us, 'busy', redis.call('PTTL', KEYS[1]), sequence}
+local remaining = state and ends - now or redis.call('PTTL', KEYS[1])
+return {now_us, 'busy', remaining, sequence}
 `,
 } as const;
 
@@ -86,17 +119,44 @@ return {now_us, 'busy', redis.call('PTTL', KEYS[1]), sequence}
 export const cancelScript = {
   name: 'cancel',
   numberOfKeys: 3,
-  sha1: '4272a18c06954db06b759bfa070be1d555600301',
-  source: `local function look_within(queue_key, waiters_key, milliseconds)
+  sha1: '9c4c6bc5401257bf882266ba9551a2982524af44',
+  source: `local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkf]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  return lasts + FENCE_RETENTION + math.max(0, math.ceil((fence - now_us) / 1000))
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local function look_within(queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGE', queue_key, 0, 2)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ (.+)$')
     if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
   end
 end
-local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, claimant)
   if redis.call('EXISTS', queue_key) == 0 then return false end
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  if not now then look_at_clock() end
   while true do
     local head = redis.call('ZRANGE', queue_key, 0, 0)[1]
     if not head then return false end
@@ -104,25 +164,28 @@ local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_re
     local woken = false
     if head ~= claimant and alive_until and tonumber(alive_until) >= now then
       local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
-      if type(receivers) ~= 'number' then return claimant ~= '' and head end
-      woken = receivers > 0 or count_receivers ~= '1'
+      woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
     end
     redis.call('ZREM', queue_key, head)
     redis.call('HDEL', waiters_key, head)
     if woken then
-      redis.call('SET', owner_key, '~' .. head, 'PX', claim_window)
-      look_within(queue_key, waiters_key, claim_window)
+      write(owner_key, 'r', fence, CLAIM_WINDOW, head, '')
+      look_within(queue_key, waiters_key, CLAIM_WINDOW)
     end
     if woken or head == claimant then return head end
   end
 end
-local token = ARGV[1]
-redis.call('ZREM', KEYS[2], token)
-redis.call('HDEL', KEYS[3], token)
-local owner = redis.call('GET', KEYS[1])
-if owner and (owner == '~' .. token or string.sub(owner, 1, #token + 1) == token .. ' ') then
-  redis.call('DEL', KEYS[1])
-  hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[2], ARGV[3], '')
+local function free(owner_key, queue_key, waiters_key, fence, count_receivers)
+  if not hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, '') then
+    put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
+  end
+end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[3], ARGV[1])
+local state, fence, _, token = read(redis.call('GET', KEYS[1]) or '')
+if token == ARGV[1] then
+  if state == 'h' then fence = fence + FENCE_RANGE - 1 end
+  free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2])
 end
 return 1
 `,
@@ -133,21 +196,42 @@ return 1
 export const extendScript = {
   name: 'extend',
   numberOfKeys: null,
-  sha1: '42dfc129c6432afb70c7817080ca247988fcbb1d',
-  source: `local time = redis.call('TIME')
-local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local now = math.floor(now_us / 1000)
-local function remember_fence(fence_key, fence, keep)
-  if fence > now_us then keep = keep + math.ceil((fence - now_us) / 1000) end
-  redis.call('SET', fence_key, string.format('%.0f', fence), 'PX', keep)
+  sha1: '150ee341bf0ae444056b043c896660992bd28c55',
+  source: `local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
 end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkf]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  return lasts + FENCE_RETENTION + math.max(0, math.ceil((fence - now_us) / 1000))
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+look_at_clock()
 local replies = {now_us}
-for i = 1, #KEYS / 2 do
-  local owner_key, token, ttl = KEYS[2 * i - 1], ARGV[3 * i - 2], ARGV[3 * i - 1]
-  local owner = redis.pcall('GET', owner_key)
-  if type(owner) == 'string' and string.sub(owner, 1, #token + 1) == token .. ' ' then
-    redis.call('PEXPIRE', owner_key, ttl)
-    remember_fence(KEYS[2 * i], tonumber(string.match(owner, '^%S+ (%d+)')), tonumber(ARGV[3 * i]))
+for i = 1, #KEYS do
+  local record = redis.pcall('GET', KEYS[i])
+  local state, fence, ends, token, holder = read(type(record) == 'string' and record or '')
+  if state == 'h' and token == ARGV[2 * i - 1] and ends > now then
+    write(KEYS[i], 'h', fence, ARGV[2 * i], token, holder)
     replies[i + 1] = 1
   else
     replies[i + 1] = 0
@@ -162,11 +246,15 @@ return replies
 export const queryScript = {
   name: 'query',
   numberOfKeys: 3,
-  sha1: '8cd56f619268e79ac52cce8ba3a6c2259bac1d25',
-  source: `local time = redis.call('TIME')
-local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local now = math.floor(now_us / 1000)
-local reply = {now_us, redis.call('GET', KEYS[1]) or '', redis.call('PTTL', KEYS[1])}
+  sha1: '3264cbfd0cb3bc095dc591a4b91a8a1c1ae50bd1',
+  source: `local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+look_at_clock()
+local reply = {now_us, redis.call('GET', KEYS[1]) or ''}
 local queue = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
 for i = 1, #queue, 2 do
   local alive_until = string.match(redis.call('HGET', KEYS[3], queue[i]) or '', '^(%d+)')
@@ -181,17 +269,49 @@ return reply
 export const releaseScript = {
   name: 'release',
   numberOfKeys: 3,
-  sha1: 'dda5bd64af1319c78388fac578a4dfec2f4b0769',
-  source: `local function look_within(queue_key, waiters_key, milliseconds)
+  sha1: '02c9c47768fd850f351fe9a5d9286551f7632d52',
+  source: `local token = ARGV[1]
+local record = redis.call('GET', KEYS[1])
+if not record or string.sub(record, 1, 2) ~= 'h ' or string.sub(record, 34, 34 + #token) ~= token .. ' ' then
+  return 0
+end
+local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkf]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  return lasts + FENCE_RETENTION + math.max(0, math.ceil((fence - now_us) / 1000))
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local function look_within(queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGE', queue_key, 0, 2)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ (.+)$')
     if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
   end
 end
-local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_receivers, claimant)
+local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, claimant)
   if redis.call('EXISTS', queue_key) == 0 then return false end
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  if not now then look_at_clock() end
   while true do
     local head = redis.call('ZRANGE', queue_key, 0, 0)[1]
     if not head then return false end
@@ -199,28 +319,28 @@ local function hand_on(owner_key, queue_key, waiters_key, claim_window, count_re
     local woken = false
     if head ~= claimant and alive_until and tonumber(alive_until) >= now then
       local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
-      if type(receivers) ~= 'number' then return claimant ~= '' and head end
-      woken = receivers > 0 or count_receivers ~= '1'
+      woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
     end
     redis.call('ZREM', queue_key, head)
     redis.call('HDEL', waiters_key, head)
     if woken then
-      redis.call('SET', owner_key, '~' .. head, 'PX', claim_window)
-      look_within(queue_key, waiters_key, claim_window)
+      write(owner_key, 'r', fence, CLAIM_WINDOW, head, '')
+      look_within(queue_key, waiters_key, CLAIM_WINDOW)
     end
     if woken or head == claimant then return head end
   end
 end
-local token = ARGV[1]
-local owner = redis.call('GET', KEYS[1])
-if not owner or string.sub(owner, 1, #token + 1) ~= token .. ' ' then return 0 end
-if ARGV[2] == '0' then
-  redis.call('DEL', KEYS[1])
-  hand_on(KEYS[1], KEYS[2], KEYS[3], ARGV[3], ARGV[4], '')
+local function free(owner_key, queue_key, waiters_key, fence, count_receivers)
+  if not hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, '') then
+    put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
+  end
+end
+if ARGV[3] == '0' then
+  free(KEYS[1], KEYS[2], KEYS[3], ARGV[2], ARGV[4])
 else
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  redis.call('SET', KEYS[1], '=' .. string.sub(owner, #token + 1), 'KEEPTTL')
-  look_within(KEYS[2], KEYS[3], ARGV[2])
+  look_at_clock()
+  write(KEYS[1], 'k', tonumber(ARGV[2]), tonumber(ARGV[3]), '-', string.sub(record, 35 + #token))
+  look_within(KEYS[2], KEYS[3], ARGV[3])
 end
 return 1
 `,

@@ -1,0 +1,20 @@
+import type { HeldLock } from './lock.js';
+import type { ResolvedLockOptions } from './options.js';
+import { Caller } from './waiting-line.js';
+
+/** One caller's wish for a lock, from the call to its grant or its end; it waits in a `WaitQueue` or a `Reentry`. */
+export class LockRequest extends Caller<HeldLock> {
+  /** Whether it was said that it waits. */
+  announced = false;
+
+  constructor(
+    readonly key: string,
+    readonly options: ResolvedLockOptions,
+    /** Monotonic time of the call. */
+    readonly since: number,
+    /** The keys that the call chain holds meanwhile. */
+    readonly heldKeys: readonly string[],
+  ) {
+    super(since + options.waitTimeout, options.signal);
+  }
+}
