@@ -245,9 +245,12 @@ export class Locker {
    */
   async query(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
     const { prefix } = resolveLockOptions(options, this.#options.defaults);
-    const outcome = await this.#backend.query(LockName.of(prefix, key));
+    const name = LockName.of(prefix, key);
+    const outcome = await this.#backend.query(name);
     if (outcome.kind === 'unavailable') throw unavailableError(key, outcome);
-    return outcome.state;
+    const { state } = outcome;
+    const waitsHere = (this.#queues.get(name.owner)?.waitingHere ?? 0) > 0;
+    return waitsHere ? { ...state, pending: [...state.pending, { sequence: undefined }] } : state;
   }
 
   /** The lock under which the running call was started by `using`, if it's still held: the innermost, or that on `key`. */

@@ -433,12 +433,7 @@ export interface WaitQueueContext {
   readonly stands: Map<string, WaitQueue>;
   newToken(): string;
   /** Makes a lease of a grant, of which the queue is told by {@link WaitQueue.adopt}, and the caller's lock on it. */
-  newLock(
-    grant: LeaseGrant,
-    othersSince: number,
-    request: LockRequest,
-    queue: WaitQueue,
-  ): HeldLock;
+  newLock(grant: LeaseGrant, othersSince: number, request: LockRequest, queue: WaitQueue): HeldLock;
   /** Passes a lease, of which the last lock was released, to the next caller: the lock on it. */
   handOver(lease: Lease, request: LockRequest): HeldLock;
   /** Runs what isn't below the call that starts it. */

@@ -32,6 +32,7 @@ beforeAll(async () => {
     connection: server.url,
     commandTimeout: 5_000,
     prefix: 'lock',
+    wakeUp: 'publish' as const,
     application: undefined,
   };
   const store = new MemoryStore();
@@ -72,7 +73,7 @@ class Subject {
           expect(fencingToken).toBe(this.#lastFence);
           return { kept };
         }),
-        pending: pending.map(({ sequence }) => waiterOf.get(sequence)),
+        pending: pending.map(({ sequence }) => waiterOf.get(sequence as number)),
       };
     }
     const token = TOKENS[step.who] as string;
@@ -99,9 +100,15 @@ class Subject {
         return outcome.kind;
       }
       case 'release':
-        return this.#ended(token, (await backend.release({ ...held, keepFor: 0 })).kind);
+        return this.#ended(
+          token,
+          (await backend.release({ ...held, lastFence: this.#lastFence, keepFor: 0 })).kind,
+        );
       case 'keep':
-        return this.#ended(token, (await backend.release({ ...held, keepFor: TTL })).kind);
+        return this.#ended(
+          token,
+          (await backend.release({ ...held, lastFence: this.#lastFence, keepFor: TTL })).kind,
+        );
       case 'extend':
         return (await backend.extend([held])).map(({ kind }) => kind);
       case 'cancel':

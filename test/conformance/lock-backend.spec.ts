@@ -9,6 +9,7 @@ import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import type { LockBackend } from '../../lib/core/backend/lock-backend.js';
 import { systemClock } from '../../lib/core/clock.js';
 import { LockEmitter } from '../../lib/core/events.js';
+import { freeRecord, recordOf } from '../support/lock-keys.js';
 import { eventually } from '../support/eventually.js';
 import { RedisServer } from '../support/redis-server.js';
 import { type BackendStore, describeLockBackend } from './lock-backend.suite.js';
@@ -60,7 +61,13 @@ async function openRedisStore(
   return {
     open: () =>
       new RedisBackend(
-        { connection, commandTimeout: 2_000, prefix: 'lock', application: 'conformance' },
+        {
+          connection,
+          commandTimeout: 2_000,
+          prefix: 'lock',
+          wakeUp: 'publish',
+          application: 'conformance',
+        },
         systemClock,
         new LockEmitter(),
       ),
@@ -72,17 +79,20 @@ async function openRedisStore(
       await client.flushall();
     },
     setFence: async (name, fence) => {
-      await client.set(name.fence, fence, 'PX', 7_200_000);
+      await client.set(name.owner, freeRecord(fence), 'PX', 7_200_000);
     },
     contents: async () => {
       const keys = await client.keys('*');
-      const ttls = await Promise.all(keys.map((key) => client.pttl(key)));
-      return (
-        keys
-          .map((key, index) => ({ key, ttl: ttls[index] as number, isFence: key.endsWith('}:f') }))
-          // Expired between the two looks.
-          .filter(({ ttl }) => ttl !== -2)
+      const entries = await Promise.all(
+        keys.map(async (key) => {
+          const [ttl, record] = [await client.pttl(key), await recordOf(client, key)];
+          if (record === undefined) return [{ key, ttl, isFence: false }];
+          const lasts = { key, ttl: record.until - Date.now(), isFence: false };
+          return [...(record.ended ? [] : [lasts]), { key, ttl, isFence: true }];
+        }),
       );
+      // Some may have expired between the looks.
+      return entries.flat().filter(({ ttl }) => ttl !== -2);
     },
     close: async () => {
       client.disconnect();

@@ -50,12 +50,16 @@ const FENCE_RETENTION = 10_000;
 class Party {
   readonly woken: (string | undefined)[] = [];
   /** Who was told when to look at the latest, in ms. */
+  /** Owners of the held keys that somebody else began to wait for. */
+  readonly toldOfOthers: string[] = [];
   readonly toldWhen: { token: string | undefined; within: number }[] = [];
 
   constructor(readonly backend: LockBackend) {
-    backend.wakeUp.onWake((token, within = 0) => {
-      if (within === 0) this.woken.push(token);
-      else this.toldWhen.push({ token, within });
+    backend.wakeUp.onWake((message) => {
+      if (message.kind === 'othersWait') this.toldOfOthers.push(message.owner);
+      else if (message.kind === 'listening') this.woken.push(undefined);
+      else if (message.within === 0) this.woken.push(message.token);
+      else this.toldWhen.push({ token: message.token, within: message.within });
     });
   }
 
@@ -105,8 +109,11 @@ class Party {
     return { name, token, ttl: TTL, sequence: outcome.sequence };
   }
 
-  release(held: HeldToken, keepFor = 0): Promise<ReleaseOutcome> {
-    return this.backend.release({ ...held, keepFor });
+  release(
+    held: HeldToken & { readonly fencingToken?: number },
+    keepFor = 0,
+  ): Promise<ReleaseOutcome> {
+    return this.backend.release({ ...held, lastFence: held.fencingToken ?? 0, keepFor });
   }
 
   async state(name: LockName): Promise<LockState> {

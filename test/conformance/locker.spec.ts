@@ -8,8 +8,10 @@ import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import { systemClock } from '../../lib/core/clock.js';
 import { LockEmitter } from '../../lib/core/events.js';
 import { Locker } from '../../lib/core/locker.js';
+import type { LockerOptions } from '../../lib/core/options.js';
+import { keysInUse } from '../support/lock-keys.js';
 import { RedisServer } from '../support/redis-server.js';
-import { describeLocker } from './locker.suite.js';
+import { describeLocker, type LockerStore } from './locker.suite.js';
 
 let server: RedisServer;
 
@@ -21,34 +23,35 @@ afterAll(async () => {
   await server.stop();
 });
 
-describeLocker('Redis', async () => {
+async function openRedisStore(always: Omit<LockerOptions, 'connection'>): Promise<LockerStore> {
   const client = new Redis(server.url);
   return {
-    open: (options) => new Locker({ connection: server.url, ...options }),
+    open: (options) => new Locker({ connection: server.url, ...always, ...options }),
     openBackend: () =>
       new RedisBackend(
         {
           connection: server.url,
           commandTimeout: 1_000,
           prefix: 'lock',
+          wakeUp: 'publish',
           application: undefined,
         },
         systemClock,
         new LockEmitter(),
       ),
-    leftovers: async () => (await client.keys('*')).filter((key) => !key.endsWith('}:f')),
+    leftovers: () => keysInUse(client),
     close: async () => {
       client.disconnect();
     },
   };
-});
+}
 
-describeLocker('memory', async () => {
+async function openMemoryStore(always: Omit<LockerOptions, 'connection'>): Promise<LockerStore> {
   const store = new MemoryStore();
   return {
     open: (options) =>
       new Locker(
-        { connection: 'memory', ...options },
+        { connection: 'memory', ...always, ...options },
         { backend: new MemoryBackend({ application: options?.application }, store) },
       ),
     openBackend: () => new MemoryBackend({ application: undefined }, store),
@@ -62,4 +65,10 @@ describeLocker('memory', async () => {
     },
     close: async () => {},
   };
-});
+}
+
+for (const localHandover of [true, false]) {
+  const how = localHandover ? 'passing leases on' : 'without local hand-over';
+  describeLocker(`Redis, ${how}`, () => openRedisStore({ localHandover }));
+  describeLocker(`memory, ${how}`, () => openMemoryStore({ localHandover }));
+}

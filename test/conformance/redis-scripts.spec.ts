@@ -13,6 +13,7 @@ import { LockName } from '../../lib/core/lock-name.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockConnection, LockerOptions } from '../../lib/core/options.js';
 import { eventually } from '../support/eventually.js';
+import { keysInUse, recordOf } from '../support/lock-keys.js';
 import { RedisServer } from '../support/redis-server.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 
@@ -43,7 +44,13 @@ afterEach(async () => {
 
 function openBackend(connection: Exclude<LockConnection, 'memory'> = server.url): RedisBackend {
   const backend = new RedisBackend(
-    { connection, commandTimeout: 1_000, prefix: 'lock', application: undefined },
+    {
+      connection,
+      commandTimeout: 1_000,
+      prefix: 'lock',
+      wakeUp: 'publish',
+      application: undefined,
+    },
     systemClock,
     new LockEmitter(),
   );
@@ -67,12 +74,15 @@ function openInstance(options: RedisOptions): Redis {
   return instance;
 }
 
-async function take(backend: RedisBackend, name: LockName): Promise<HeldToken> {
+async function take(
+  backend: RedisBackend,
+  name: LockName,
+): Promise<HeldToken & { readonly lastFence: number }> {
   const held = { name, token: randomUUID(), ttl: TTL };
   const notAfter = performance.now() + 5_000;
   const outcome = await backend.tryAcquire({ ...held, notAfter, place: undefined });
-  expect(outcome).toMatchObject({ kind: 'granted' });
-  return held;
+  if (outcome.kind !== 'granted') throw new Error(`Not granted: ${JSON.stringify(outcome)}`);
+  return { ...held, lastFence: outcome.fencingToken };
 }
 
 async function wait(backend: RedisBackend, name: LockName): Promise<HeldToken> {
@@ -162,11 +172,7 @@ describe('scripts', () => {
       async () => /cmdstat_evalsha:calls=2\b/.test(await client.info('commandstats')),
       { message: 'both commands have arrived' },
     );
-    expect((await client.keys('*')).toSorted()).toEqual([
-      'lock:{free}:f',
-      'lock:{taken}',
-      'lock:{taken}:f',
-    ]);
+    expect(await keysInUse(client)).toEqual(['lock:{taken}']);
   });
 
   it('still give locks back when the server is out of memory, and then take none', async () => {
@@ -176,13 +182,8 @@ describe('scripts', () => {
       LockName.of('lock', key),
     );
     const leases = await Promise.all(names.map((name) => take(a, name)));
-    const [free, wanted, kept, cancelled, renewed] = leases as [
-      HeldToken,
-      HeldToken,
-      HeldToken,
-      HeldToken,
-      HeldToken,
-    ];
+    type Taken = (typeof leases)[number];
+    const [free, wanted, kept, cancelled, renewed] = leases as [Taken, Taken, Taken, Taken, Taken];
     const waiter = await wait(b, wanted.name);
     await client.config('SET', 'maxmemory', '1');
     try {
@@ -195,9 +196,14 @@ describe('scripts', () => {
       expect(
         await a.tryAcquire({ ...free, token: randomUUID(), notAfter, place: undefined }),
       ).toMatchObject({ kind: 'unavailable', reason: 'refused' });
-      expect(await client.exists(free.name.owner, cancelled.name.owner)).toBe(0);
-      expect(await client.get(wanted.name.owner)).toBe(`~${waiter.token}`);
-      expect(await client.get(kept.name.owner)).toMatch(/^= /);
+      expect((await keysInUse(client)).toSorted()).toEqual(
+        [kept, renewed, wanted].map(({ name: { owner } }) => owner),
+      );
+      expect(await recordOf(client, wanted.name.owner)).toMatchObject({
+        state: 'r',
+        token: waiter.token,
+      });
+      expect(await recordOf(client, kept.name.owner)).toMatchObject({ state: 'k' });
     } finally {
       await client.config('SET', 'maxmemory', '0');
     }
@@ -227,7 +233,9 @@ describe('scripts', () => {
       kind: 'busy',
       remaining: undefined,
     });
-    expect(await backend.release({ ...request, keepFor: 0 })).toEqual({ kind: 'taken' });
+    expect(await backend.release({ ...request, lastFence: 0, keepFor: 0 })).toEqual({
+      kind: 'taken',
+    });
     await backend.cancel(request);
     expect(await client.get(name.owner)).toBe('maintenance');
     const error = await openLocker(server.url)
@@ -251,8 +259,8 @@ describe('keys', () => {
           .filter((key) => key.isWellFormed()),
         async (keyPrefix, prefix, key) => {
           fc.pre(prefix.isWellFormed());
-          const { owner, queue, waiters, fence } = LockName.of(prefix, key);
-          const keys = [owner, queue, waiters, fence].map((each) => keyPrefix + each);
+          const { owner, queue, waiters } = LockName.of(prefix, key);
+          const keys = [owner, queue, waiters].map((each) => keyPrefix + each);
           expect(new Set(await Promise.all(keys.map(slotOf))).size).toBe(1);
         },
       ),
@@ -271,15 +279,15 @@ describe('keys', () => {
       const name = LockName.of('lock', 'k');
       const held = await take(a, name);
       const woken: unknown[] = [];
-      b.wakeUp.onWake((token) => woken.push(token));
+      b.wakeUp.onWake((message) => woken.push(message));
       const waiter = await wait(b, name);
       const keys = (await client.keys('*')).toSorted();
-      expect(keys).toEqual(['app:lock:{k}', 'app:lock:{k}:f', 'app:lock:{k}:q', 'app:lock:{k}:w']);
+      expect(keys).toEqual(['app:lock:{k}', 'app:lock:{k}:q', 'app:lock:{k}:w']);
       const channels = (await client.pubsub('CHANNELS')) as string[];
       expect(channels).toEqual([expect.stringMatching(/^app:lock:wake:/)]);
       await a.release({ ...held, keepFor: 0 });
       await eventually(() => woken.length > 0, { message: 'the waiter is woken' });
-      expect(woken).toEqual([waiter.token]);
+      expect(woken).toEqual([{ kind: 'woken', token: waiter.token, within: 0 }]);
       await b.close();
       await eventually(async () => ((await client.pubsub('CHANNELS')) as string[]).length === 0);
       await client.flushall();
@@ -296,7 +304,7 @@ describe('keys', () => {
       await take(backend, LockName.of('lock', 'k'));
       expect(await client.dbsize()).toBe(0);
       await client.select(5);
-      expect((await client.keys('*')).toSorted()).toEqual(['lock:{k}', 'lock:{k}:f']);
+      expect((await client.keys('*')).toSorted()).toEqual(['lock:{k}']);
       await client.flushdb();
       await client.select(0);
     }

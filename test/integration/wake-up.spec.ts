@@ -22,7 +22,7 @@ async function listening(url: string): Promise<{ wakeUp: RedisWakeUp; told: unkn
     async () => true,
   );
   const told: unknown[] = [];
-  wakeUp.onWake((token, within) => told.push([token, within]));
+  wakeUp.onWake((message) => told.push(message));
   await wakeUp.subscribe();
   expect(wakeUp.listening).toBe(true);
   return { wakeUp, told };
@@ -40,7 +40,7 @@ describe('The subscriber connection', () => {
     proxy.cutAll();
     proxy.resume('down');
     await eventually(() => wakeUp.listening, { message: 'it listens again' });
-    expect(told).toEqual([[undefined, undefined]]);
+    expect(told).toEqual([{ kind: 'listening' }]);
     await server.command('PUBLISH', 'wake:me', 'token');
     await server.command('PUBLISH', 'wake:me', 'other 300');
     await eventually(() => told.length === 3, { message: 'both messages arrive' });
@@ -64,9 +64,9 @@ describe('The subscriber connection', () => {
     expect(wakeUp.listening).toBe(true);
     expect(proxy.connections).toBe(1);
     expect(told).toEqual([
-      ['token-0', 0],
-      ['token-1', 0],
-      ['token-2', 0],
+      { kind: 'woken', token: 'token-0', within: 0 },
+      { kind: 'woken', token: 'token-1', within: 0 },
+      { kind: 'woken', token: 'token-2', within: 0 },
     ]);
     wakeUp.close();
   });

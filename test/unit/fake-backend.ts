@@ -15,7 +15,7 @@ import type {
   Unavailable,
 } from '../../lib/core/backend/lock-backend.js';
 import type { LockName } from '../../lib/core/lock-name.js';
-import type { WakeUp } from '../../lib/core/wake-up.js';
+import type { WakeListener, WakeUp } from '../../lib/core/wake-up.js';
 import { settled } from '../support/fake-clock.js';
 
 export class FakeBackend implements LockBackend {
@@ -94,7 +94,7 @@ export class FakeWakeUp implements WakeUp {
   /** How often somebody doubted that it hears. */
   checked = 0;
   onSubscribe: () => Promise<void> | void = () => {};
-  wake: (token: string | undefined) => void = () => {};
+  tell: WakeListener = () => {};
 
   check(): void {
     this.checked += 1;
@@ -106,8 +106,13 @@ export class FakeWakeUp implements WakeUp {
     this.listening = true;
   }
 
-  onWake(listener: (token: string | undefined) => void): void {
-    this.wake = listener;
+  onWake(listener: WakeListener): void {
+    this.tell = listener;
+  }
+
+  /** Tells the waiter with this token, or everybody, to look. */
+  wake(token: string | undefined): void {
+    this.tell(token === undefined ? { kind: 'listening' } : { kind: 'woken', token, within: 0 });
   }
 }
 

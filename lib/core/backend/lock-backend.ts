@@ -150,6 +150,9 @@ export interface HolderState {
 }
 
 export interface WaiterState {
-  /** Its place: waiters are served by rising sequence. */
-  readonly sequence: number;
+  /**
+   * Its place: waiters are served by rising sequence. `undefined` for those that wait in the process that asks, behind a
+   * holder of its own, and would be served by it without asking Redis; no other process knows of them.
+   */
+  readonly sequence: number | undefined;
 }

@@ -1,6 +1,7 @@
 /** What the specs on faults have in common: options with short bounds, and looking at the server from beside. */
 import { Redis } from 'ioredis';
 import type { LockerOptions } from '../../../lib/core/options.js';
+import { keysInUse } from '../../support/lock-keys.js';
 
 export const COMMAND_TIMEOUT = 600;
 export const WAIT_TIMEOUT = 1_000;
@@ -43,9 +44,9 @@ export class Observer implements Disposable {
     return this.redis.zcard(`lock:{${key}}:q`);
   }
 
-  /** All keys but the fencing counters, which live on for a while. */
-  async remains(): Promise<string[]> {
-    return (await this.redis.keys('*')).filter((key) => !key.endsWith(':f'));
+  /** All keys but what remembers the fencing token of one that's free. */
+  remains(): Promise<string[]> {
+    return keysInUse(this.redis);
   }
 
   /** How often a command was called since `CONFIG RESETSTAT`. */

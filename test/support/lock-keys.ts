@@ -1,0 +1,46 @@
+/**
+ * Which keys in a Redis say something of a lock. An owner record outlives its lock, so that the next fencing token is
+ * larger than the last; once it's free, or has ended, it's only this memory of a number.
+ */
+import type { Redis } from 'ioredis';
+
+/** The keys in use: held, reserved, kept, waited for, or not the library's at all. */
+export async function keysInUse(client: Redis): Promise<string[]> {
+  const inUse: string[] = [];
+  for (const key of await client.keys('*')) {
+    if ((await recordOf(client, key))?.ended !== true) inUse.push(key);
+  }
+  return inUse;
+}
+
+/** The owner record of a key, as far as tests need it; `undefined` where there's none. */
+export async function recordOf(
+  client: Redis,
+  key: string,
+): Promise<
+  { state: string; fence: number; until: number; token: string; ended: boolean } | undefined
+> {
+  if ((await client.type(key)) !== 'string') return undefined;
+  const match = /^([hrkf]) (\d{16}) (\d{13}) (\S+) /.exec((await client.get(key)) ?? '');
+  if (match === null) return undefined;
+  const [, state, fence, until, token] = match as unknown as [
+    string,
+    string,
+    string,
+    string,
+    string,
+  ];
+  return {
+    state,
+    fence: Number(fence),
+    until: Number(until),
+    token,
+    // Servers of tests run on this machine, by the same clock.
+    ended: Number(until) <= Date.now(),
+  };
+}
+
+/** The record of a free key that remembers a fencing token. */
+export function freeRecord(fence: number): string {
+  return `f ${String(fence).padStart(16, '0')} 0000000000000 - `;
+}
