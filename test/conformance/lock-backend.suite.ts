@@ -7,13 +7,14 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import type {
-  AcquireOutcome,
-  AcquireRequest,
-  HeldToken,
-  LockBackend,
-  LockState,
-  ReleaseOutcome,
+import {
+  type AcquireOutcome,
+  type AcquireRequest,
+  FENCE_RANGE,
+  type HeldToken,
+  type LockBackend,
+  type LockState,
+  type ReleaseOutcome,
 } from '../../lib/core/backend/lock-backend.js';
 import { LockName } from '../../lib/core/lock-name.js';
 import { eventually } from '../support/eventually.js';
@@ -176,6 +177,7 @@ export function describeLockBackend(
           kind: 'granted',
           fencingToken: expect.any(Number),
           sentAt: expect.any(Number),
+          othersWait: false,
         });
         const { sentAt, fencingToken } = outcome as AcquireOutcome & { kind: 'granted' };
         expect(Number.isSafeInteger(fencingToken)).toBe(true);
@@ -418,9 +420,26 @@ export function describeLockBackend(
           if (end === 'cancel') await a.backend.cancel(first);
           if (end === 'kept') await a.release(first, 60);
           const second = await eventually(() => b.take(name), { interval: 5 });
-          expect(second.fencingToken).toBe(ahead + 2);
+          // Nobody knows how many of its range were used by one that didn't say so.
+          const used = end === 'expiry' || end === 'cancel' ? FENCE_RANGE : 1;
+          expect(second.fencingToken).toBe(ahead + 1 + used);
           await b.release(second);
-          expect((await a.take(name)).fencingToken).toBe(ahead + 3);
+          expect((await a.take(name)).fencingToken).toBe(second.fencingToken + 1);
+        },
+      );
+
+      it.each(['free', 'waited for', 'kept'])(
+        'go on from the last that was used of a range, where the key is %s after its release',
+        async (then) => {
+          const name = newName();
+          // Ahead of the clock, which would be larger than all of them otherwise.
+          await store.setFence(name, (Date.now() + 3_600_000) * 1_000);
+          const first = await a.take(name);
+          const waiter = then === 'waited for' ? await b.wait(name) : undefined;
+          const used = { ...first, fencingToken: first.fencingToken + 41 };
+          await a.release(used, then === 'kept' ? 60 : 0);
+          const second = await eventually(() => b.take(name, waiter), { interval: 5 });
+          expect(second.fencingToken).toBe(used.fencingToken + 1);
         },
       );
     });
@@ -652,6 +671,43 @@ export function describeLockBackend(
         await a.release(held);
         expect(b.woken).toEqual([]);
         expect(await c.ask(name)).toMatchObject({ kind: 'granted' });
+      });
+    });
+
+    describe('the holder', () => {
+      it('is told of the first who begins to wait, and of no other', async () => {
+        const name = newName();
+        await a.take(name);
+        await b.wait(name);
+        await c.wait(name);
+        await eventually(() => a.toldOfOthers.length > 0);
+        // What would be told of a second waiter has overtaken what follows from a release.
+        const other = newName();
+        const held = await b.take(other);
+        await a.wait(other);
+        await b.release(held);
+        await eventually(() => a.woken.length > 0);
+        expect(a.toldOfOthers).toEqual([name.owner]);
+        expect([b.toldOfOthers, c.toldOfOthers]).toEqual([[other.owner], []]);
+      });
+
+      it('is told again of the first after the queue was empty', async () => {
+        const name = newName();
+        await a.take(name);
+        await b.backend.cancel(await b.wait(name));
+        await c.wait(name);
+        await eventually(() => a.toldOfOthers.length === 2);
+      });
+
+      it('learns by the grant whether others wait', async () => {
+        const name = newName();
+        const first = await a.take(name);
+        const [second, third] = [await b.wait(name), await c.wait(name)];
+        await a.release(first);
+        expect(await b.ask(name, second)).toMatchObject({ kind: 'granted', othersWait: true });
+        expect(await b.ask(name, second)).toMatchObject({ kind: 'granted', othersWait: true });
+        await b.release({ ...second, fencingToken: first.fencingToken });
+        expect(await c.ask(name, third)).toMatchObject({ kind: 'granted', othersWait: false });
       });
     });
 

@@ -1008,9 +1008,8 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         ]);
         expect(held[0]?.since.getTime()).toBeGreaterThanOrEqual(before - 1);
         expect(held[0]?.remaining).toBeLessThanOrEqual(5_000);
-        expect(waitingNow.map(({ sequence }) => sequence)).toEqual(
-          waitingNow.map(({ sequence }) => sequence).toSorted((a, b) => a - b),
-        );
+        const sequences = waitingNow.map(({ sequence }) => sequence as number);
+        expect(sequences).toEqual(sequences.toSorted((a, b) => a - b));
         await lock.release();
         await Promise.all(waiters.map(async (waiter) => (await waiter).release()));
         expect(await locker.query(key)).toEqual({ key, held: [], pending: [] });

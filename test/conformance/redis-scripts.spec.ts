@@ -383,11 +383,11 @@ describe('connections', () => {
     await backend.wakeUp.subscribe();
     expect(backend.wakeUp.listening).toBe(true);
     const woken: unknown[] = [];
-    backend.wakeUp.onWake((token) => woken.push(token));
+    backend.wakeUp.onWake((message) => woken.push(message));
     proxy.cutAll();
     await eventually(() => !backend.wakeUp.listening);
     await eventually(() => backend.wakeUp.listening);
-    expect(woken).toEqual([undefined]);
+    expect(woken).toEqual([{ kind: 'listening' }]);
   });
 
   it('find out when asked that their link is dead, though nobody has closed it', async () => {
@@ -395,7 +395,7 @@ describe('connections', () => {
     const backend = openBackend(proxy.url);
     await backend.wakeUp.subscribe();
     const woken: unknown[] = [];
-    backend.wakeUp.onWake((token) => woken.push(token));
+    backend.wakeUp.onWake((message) => woken.push(message));
     // A link that is alive stays as it is.
     const { connections } = proxy;
     backend.wakeUp.check();
@@ -410,7 +410,7 @@ describe('connections', () => {
     backend.wakeUp.check();
     backend.wakeUp.check();
     await eventually(() => woken.length > 0, { timeout: 3_000, message: 'it listens anew' });
-    expect([held, woken, backend.wakeUp.listening]).toEqual([1, [undefined], true]);
+    expect([held, woken, backend.wakeUp.listening]).toEqual([1, [{ kind: 'listening' }], true]);
   });
 
   it('end a first call over a slow network within waitTimeout and one commandTimeout', async () => {
