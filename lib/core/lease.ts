@@ -32,7 +32,7 @@ export class Lease implements AgendaEntry {
   fencingToken: number;
   /** How many callers it was passed on to. */
   passes = 0;
-  /** To how many of them that came after others began to wait elsewhere. */
+  /** How often while somebody elsewhere was known to wait. */
   sharedPasses = 0;
   /** Monotonic, when the caller who holds it now got it. */
   grantedAt: number;

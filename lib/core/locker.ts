@@ -114,9 +114,11 @@ export class Locker {
       backoff: this.#options.backoff,
       stands,
       newToken: () => this.#newToken(),
-      newLock: (grant, othersSince, { since }, queue) =>
-        this.#newLock(grant, othersSince, since, queue),
+      newLock: (grant, othersWait, queue) => this.#newLock(grant, othersWait, queue),
       handOver: (lease, request) => this.#handOver(lease, request),
+      tellReleased: (key, fencingToken, grantedAt) =>
+        this.#tellReleased(key, fencingToken, grantedAt, 0),
+      tellAcquired: (lock, since) => this.#tellAcquired(lock, since),
       outside: this.#outside,
     };
     this.#backend.wakeUp.onWake((message) => {
@@ -189,7 +191,7 @@ export class Locker {
         'Expected a function to run under the lock: using(key, work) or using(key, options, work).',
       );
     }
-    const lock = await this.#take(key, options, (onBusy) => onBusy);
+    const lock = await this.#take(key, options, asGiven);
     if (lock === undefined) return undefined;
     if (!lock.isHeld) {
       // Granted, and gone before the work could begin: the event loop was blocked, or the locker closed.
@@ -221,10 +223,9 @@ export class Locker {
    * @example
    * await using lock = await locks.acquire('stock:42', { waitTimeout: '2s', signal });
    */
-  async acquire(key: string, options?: AcquireOptions): Promise<Lock> {
-    const lock = await this.#take(key, options, (onBusy) => (onBusy === 'wait' ? 'wait' : 'throw'));
+  acquire(key: string, options?: AcquireOptions): Promise<Lock> {
     // Only a caller that skips comes back without one.
-    return lock as HeldLock;
+    return this.#take(key, options, waitOrThrow) as Promise<HeldLock>;
   }
 
   /**
@@ -236,7 +237,7 @@ export class Locker {
    * if (lock !== null) await lock.release();
    */
   async tryAcquire(key: string, options?: TryAcquireOptions): Promise<Lock | null> {
-    return (await this.#take(key, options, () => 'skip')) ?? null;
+    return (await this.#take(key, options, skip)) ?? null;
   }
 
   /**
@@ -361,7 +362,7 @@ export class Locker {
 
     // Asked here and not at the door: entering a lock again takes nothing, and it may have become otherwise meanwhile.
     if (this.#refuses(request)) throw new LockUnavailableError(key, 'shutting-down');
-    if (onBusy === 'wait') return this.#queueOf(name).enter(request);
+    if (onBusy === 'wait') return await this.#queueOf(name).enter(request);
     const outcome = await this.#tryOnce(name, request);
     return outcome instanceof HeldLock ? outcome : this.#busy(key, outcome.remaining, onBusy);
   }
@@ -424,7 +425,9 @@ export class Locker {
       // Twice, because a reply that says "late" has set our idea of the server's clock right.
       for (let attempt = 0; attempt < 2; attempt += 1) {
         const held = { name, token: this.#newToken(), ttl };
-        const outcome = await this.#backend.tryAcquire({ ...held, notAfter, place: undefined });
+        const { token } = held;
+        const asked = { name, token, ttl, notAfter, place: undefined };
+        const outcome = await this.#backend.tryAcquire(asked);
         switch (outcome.kind) {
           case 'granted': {
             const { fencingToken, sentAt, othersWait } = outcome;
@@ -434,9 +437,10 @@ export class Locker {
               throw new LockUnavailableError(name.key, 'shutting-down');
             }
             if (this.#clock.now() < validUntil(sentAt, ttl)) {
-              const grant = { ...held, fencingToken, sentAt, hold: options };
-              const othersSince = othersWait ? sentAt : Number.POSITIVE_INFINITY;
-              return this.#newLock(grant, othersSince, request.since, this.#queueOf(name));
+              const grant = { name, token, ttl, fencingToken, sentAt, hold: options };
+              const lock = this.#newLock(grant, othersWait, this.#queueOf(name));
+              this.#tellAcquired(lock, request.since);
+              return lock;
             }
             this.#cleanUp.cancel(held);
             break;
@@ -462,34 +466,32 @@ export class Locker {
     return this.#state === 'closed' || (this.#state === 'draining' && heldKeys.length === 0);
   }
 
-  #newLock(grant: LeaseGrant, othersSince: number, since: number, queue: WaitQueue): HeldLock {
+  #newLock(grant: LeaseGrant, othersWait: boolean, queue: WaitQueue): HeldLock {
     const lease = new Lease(grant, this.#clock, this.#onLost);
-    queue.adopt(lease, othersSince);
+    queue.adopt(lease, othersWait);
     this.#renewal.watch(lease);
-    return this.#lockOn(lease, since);
-  }
-
-  #handOver(lease: Lease, { options, since }: LockRequest): HeldLock {
-    this.#tellReleased(lease, 0);
-    lease.passOn(options);
-    this.#renewal.passedOn(lease);
-    return this.#lockOn(lease, since);
-  }
-
-  #lockOn(lease: Lease, since: number): HeldLock {
-    this.#events.emit('acquired', () => ({
-      key: lease.name.key,
-      fencingToken: lease.fencingToken,
-      waited: this.#clock.now() - since,
-    }));
     return new HeldLock(lease, this.#keeper);
   }
 
-  #tellReleased(lease: Lease, kept: number): void {
+  #handOver(lease: Lease, { options }: LockRequest): HeldLock {
+    lease.passOn(options);
+    this.#renewal.passedOn(lease);
+    return new HeldLock(lease, this.#keeper);
+  }
+
+  #tellAcquired({ key, fencingToken }: HeldLock, since: number): void {
+    this.#events.emit('acquired', () => ({
+      key,
+      fencingToken,
+      waited: this.#clock.now() - since,
+    }));
+  }
+
+  #tellReleased(key: string, fencingToken: number, grantedAt: number, kept: number): void {
     this.#events.emit('released', () => ({
-      key: lease.name.key,
-      fencingToken: lease.fencingToken,
-      held: this.#clock.now() - lease.grantedAt,
+      key,
+      fencingToken,
+      held: this.#clock.now() - grantedAt,
       kept,
     }));
   }
@@ -542,7 +544,7 @@ export class Locker {
     const { fencingToken } = lease;
     switch (outcome.kind) {
       case 'released':
-        this.#tellReleased(lease, request.keepFor);
+        this.#tellReleased(key, fencingToken, lease.grantedAt, request.keepFor);
         return 'released';
       case 'taken':
         this.#events.emit('lost', () => ({ key, fencingToken, reason: 'taken' }));
@@ -580,6 +582,11 @@ export class Locker {
     return `${this.#tokenPrefix}.${randomUUID()}`;
   }
 }
+
+// What `onBusy` means to each of the ways in.
+const asGiven = (given: OnBusy): OnBusy => given;
+const waitOrThrow = (given: OnBusy): OnBusy => (given === 'wait' ? 'wait' : 'throw');
+const skip = (): OnBusy => 'skip';
 
 function refusalOf({ key }: ReentryRequest): LockUnavailableError {
   return new LockUnavailableError(key, 'shutting-down');

@@ -31,7 +31,7 @@ const FIRST_TRY = 50;
  * meanwhile has told us, if the message wasn't lost.
  */
 const ALONE_BUDGET = 20;
-/** How often and for how long, in ms, a lease is passed on to callers that came after somebody elsewhere began to wait. */
+/** How often and for how long, in ms, a lease is passed on while somebody elsewhere is known to wait. */
 const SHARED_PASSES = 16;
 const SHARED_BUDGET = 5;
 
@@ -54,9 +54,9 @@ const SHARED_BUDGET = 5;
  *     lease held ──released, and the head may have it next──▶ passed on: the head holds it, under its next fencing token
  *          └────── released, lost, or other processes' turn──▶ trying
  *
- * Whose turn it is: callers that came before anybody elsewhere began to wait are ahead of them, so they get it; then a
- * few more, because to pass it on is so much cheaper. Then it's released, which hands it on, and the head queues again
- * behind the others: both commands leave together, in this order.
+ * Whose turn it is: a head that came before anybody elsewhere began to wait is ahead of them; then a few more callers get
+ * it, because to pass it on is so much cheaper. Then it's released, which hands it on, and the head queues behind the
+ * others: both commands leave together, in this order.
  *
  * `Locker` keeps one for each key that this process holds or wants.
  */
@@ -120,22 +120,25 @@ export class WaitQueue {
     return request.promise;
   }
 
-  /** This process holds the key now. `othersSince`: since when, at least, somebody elsewhere waits for it. */
-  adopt(lease: Lease, othersSince: number): void {
+  /** This process holds the key now. `othersWait`: and somebody elsewhere waits for it. */
+  adopt(lease: Lease, othersWait: boolean): void {
     this.#lease = lease;
+    if (othersWait) this.#othersSince = lease.heldSince;
     // Who began to wait while the grant was on its way has told us meanwhile.
-    this.#othersSince =
-      this.#othersSince >= lease.sentAt && this.#othersSince < Number.POSITIVE_INFINITY
-        ? Math.min(this.#othersSince, othersSince)
-        : othersSince;
+    else if (this.#othersSince < lease.heldSince) this.#othersSince = Number.POSITIVE_INFINITY;
   }
 
   /** Whether the lease, of which the last lock was just released, is the next caller's now. */
   passOn(lease: Lease): boolean {
     const head = this.#line.first;
     if (head === undefined || lease !== this.#lease || !this.#mayHave(lease, head)) return false;
-    if (head.since >= this.#othersSince) lease.sharedPasses += 1;
-    this.#line.serve(head, this.context.handOver(lease, head));
+    if (this.#othersSince < Number.POSITIVE_INFINITY) lease.sharedPasses += 1;
+    const { fencingToken, grantedAt } = lease;
+    const lock = this.context.handOver(lease, head);
+    // Told when it's done: a listener may abort the head's signal, and nobody would have the lock then.
+    this.#line.serve(head, lock);
+    this.context.tellReleased(this.name.key, fencingToken, grantedAt);
+    this.context.tellAcquired(lock, head.since);
     if (this.#line.size === 0) this.#alarm?.ring();
     else this.#standIfNeeded();
     return true;
@@ -185,10 +188,9 @@ export class WaitQueue {
     const now = this.context.clock.now();
     const others = this.#othersSince;
     if (others === Number.POSITIVE_INFINITY) return now - lease.heldSince < ALONE_BUDGET;
-    if (head.since < others) return true;
-    return (
-      lease.sharedPasses < SHARED_PASSES && now - Math.max(others, lease.heldSince) < SHARED_BUDGET
-    );
+    // It came before them: had it stood at the backend, it would be the first there.
+    if (lease.sharedPasses === 0 && others > lease.heldSince && head.since < others) return true;
+    return lease.sharedPasses < SHARED_PASSES && now - others < SHARED_BUDGET;
   }
 
   /** A head to whom the lease can't be passed stands at the backend like anyone. */
@@ -200,31 +202,44 @@ export class WaitQueue {
 
   #start(): void {
     this.#running = true;
-    const head = this.#line.first;
-    const first = head && this.#try(head);
-    // Not below the call that happens to come first: what it causes for others isn't that call's.
-    void this.context.outside(() => this.#run(first));
+    const head = this.#line.first as LockRequest;
+    void this.#try(head).then((outcome) => {
+      // Most keys are free: what most calls need, without the loop.
+      if (outcome.kind === 'granted') {
+        this.#give(outcome, head.options.ttl);
+        if (this.#isServedHere) {
+          this.#end();
+          return;
+        }
+      }
+      // Not below the call that happened to come first: what it causes for others isn't that call's.
+      void this.context.outside(() => this.#run(outcome, head.options.ttl));
+    });
   }
 
-  async #run(first: Promise<AcquireOutcome> | undefined): Promise<void> {
-    const backoff = new Backoff(
-      this.context.backoff.first,
-      this.context.backoff.longest,
-      this.context.random,
-    );
-    let trying = first;
+  /** Whether who waits, if anybody, can be passed what this process holds, and needs no place at the backend. */
+  get #isServedHere(): boolean {
+    const next = this.#line.first;
+    return this.#lease !== undefined && (next === undefined || this.#fits(this.#lease, next));
+  }
+
+  /** Goes on after the first try, until nobody needs the backend any more. */
+  async #run(first: AcquireOutcome, firstTtl: number): Promise<void> {
+    const { first: shortest, longest } = this.context.backoff;
+    const backoff = new Backoff(shortest, longest, this.context.random);
+    // A grant was given already.
+    let outcome: AcquireOutcome | undefined = first.kind === 'granted' ? undefined : first;
+    let ttl = firstTtl;
     for (let head = this.#line.first; head !== undefined; head = this.#line.first) {
-      const { ttl } = head.options;
-      const outcome = await (trying ?? this.#try(head));
-      trying = undefined;
+      if (outcome === undefined) {
+        ttl = head.options.ttl;
+        outcome = await this.#try(head);
+      }
       if (outcome.kind === 'granted') {
         backoff.reset();
         this.#give(outcome, ttl);
-        // Who can be passed what this one holds, needs no place at the backend.
-        const next = this.#line.first;
-        const isServedHere =
-          this.#lease !== undefined && (next === undefined || this.#fits(this.#lease, next));
-        if (isServedHere) break;
+        if (this.#isServedHere) break;
+        outcome = undefined;
         continue;
       }
       // From here on the head waits, not for one bounded command but for others: its deadline needs a timer.
@@ -240,6 +255,7 @@ export class WaitQueue {
         // goes on waiting, up to its own deadline, since its place may still be there.
         await this.#sleep(backoff.next());
       }
+      outcome = undefined;
     }
     this.#end();
   }
@@ -254,7 +270,7 @@ export class WaitQueue {
     const now = clock.now();
     this.#woken = false;
     this.#lookAt = Number.POSITIVE_INFINITY;
-    this.#stand ??= newStand(this.context.newToken(), now);
+    this.#stand ??= newStand(this.context.newToken());
     const stand = this.#stand;
     const callerDeadline = stand.told ? dueAt : Math.max(dueAt, now + FIRST_TRY);
     const notAfter = Math.min(now + commandTimeout, callerDeadline);
@@ -310,16 +326,15 @@ export class WaitQueue {
       const { name } = this;
       const { token } = stand;
       const granted = { name, token, fencingToken, sentAt, ttl, hold: head.options };
-      // Who else waits, came after our place in the queue was taken.
-      const othersSince = othersWait ? stand.since : Number.POSITIVE_INFINITY;
-      const lock = this.context.newLock(granted, othersSince, head, this);
+      const lock = this.context.newLock(granted, othersWait, this);
       this.#line.serve(head, lock);
+      this.context.tellAcquired(lock, head.since);
     } else {
       this.context.cleanUp.cancel({ name: this.name, token: stand.token, ttl });
       if (head !== undefined) this.#line.watch(head);
       // One that couldn't be used doesn't cost its place.
-      const { told, since, sequence } = stand;
-      this.#changeStand({ ...newStand(this.context.newToken(), since), told, sequence });
+      const { told, sequence } = stand;
+      this.#changeStand({ ...newStand(this.context.newToken()), told, sequence });
     }
   }
 
@@ -433,9 +448,11 @@ export interface WaitQueueContext {
   readonly stands: Map<string, WaitQueue>;
   newToken(): string;
   /** Makes a lease of a grant, of which the queue is told by {@link WaitQueue.adopt}, and the caller's lock on it. */
-  newLock(grant: LeaseGrant, othersSince: number, request: LockRequest, queue: WaitQueue): HeldLock;
+  newLock(grant: LeaseGrant, othersWait: boolean, queue: WaitQueue): HeldLock;
   /** Passes a lease, of which the last lock was released, to the next caller: the lock on it. */
   handOver(lease: Lease, request: LockRequest): HeldLock;
+  tellReleased(key: string, fencingToken: number, grantedAt: number): void;
+  tellAcquired(lock: HeldLock, since: number): void;
   /** Runs what isn't below the call that starts it. */
   outside<T>(work: () => T): T;
 }
@@ -448,8 +465,6 @@ interface Alarm {
 
 interface Stand {
   readonly token: string;
-  /** Monotonic: who begins to wait elsewhere later than this, is behind it. */
-  readonly since: number;
   /** The place that the backend gave it. */
   sequence: number | undefined;
   /** The backend has said "busy": whoever stands here has begun to wait. */
@@ -460,8 +475,8 @@ interface Stand {
   unavailable: Unavailable | undefined;
 }
 
-function newStand(token: string, since: number): Stand {
-  return { token, since, sequence: undefined, told: false, left: 0, unavailable: undefined };
+function newStand(token: string): Stand {
+  return { token, sequence: undefined, told: false, left: 0, unavailable: undefined };
 }
 
 /** The error for a backend that can't be asked. */

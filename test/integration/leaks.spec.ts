@@ -64,7 +64,8 @@ describe('A process that has taken and given back many locks', () => {
       LockName: 0,
       Reentry: 0,
       WaitQueue: 0,
-      Caller: 0,
+      // The prototypes of its two kinds.
+      Caller: 2,
     });
   });
 

@@ -44,6 +44,7 @@ import {
 } from '../../lib/index.js';
 import { eventually } from '../support/eventually.js';
 import { NestApp } from '../support/nest-app.js';
+import { recordOf } from '../support/lock-keys.js';
 import { RedisServer } from '../support/redis-server.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 import {
@@ -492,13 +493,13 @@ describe('Engines', () => {
     const lock = await there.acquire('k');
     expect(await alsoThere.tryAcquire('k')).toBeNull();
     expect(await observer.redis.dbsize()).toBe(0);
-    expect(await own.exists('lock:{k}')).toBe(1);
+    expect(await recordOf(own, 'lock:{k}')).toMatchObject({ state: 'h' });
     // Another database is another lock.
     const elsewhere = await newLocker().tryAcquire('k');
     expect(elsewhere?.isHeld).toBe(true);
     await lock.extend();
     expect(await lock.release()).toBe('released');
-    expect(await own.exists('lock:{k}')).toBe(0);
+    expect(await recordOf(own, 'lock:{k}')).toMatchObject({ state: 'f' });
     own.disconnect();
   });
 
@@ -535,7 +536,7 @@ describe('Engines', () => {
       LockTimeoutError,
     );
     expect(await rival.tryAcquire('k', { ttl: 100 })).toBeNull();
-    expect(await observer.redis.pttl('lock:{k}')).toBeGreaterThan(9_000);
+    expect((await rival.query('k')).held[0]?.remaining).toBeGreaterThan(9_000);
     expect(await lock.release()).toBe('released');
   });
 
@@ -642,12 +643,13 @@ describe('Engines', () => {
     async (ttl) => {
       const ms = Math.round(typeof ttl === 'number' ? ttl : Number.parseFloat(ttl) * 1_000);
       const lock = await newLocker().acquire('k', { ttl, renew: false });
-      const first = await observer.redis.pttl('lock:{k}');
+      const left = async () => (await newLocker().query('k')).held[0]?.remaining;
+      const first = await left();
       await lock.extend();
-      const renewed = await observer.redis.pttl('lock:{k}');
-      for (const left of [first, renewed]) {
-        expect(left).toBeLessThanOrEqual(ms);
-        expect(left).toBeGreaterThan(ms - 200);
+      const renewed = await left();
+      for (const remaining of [first, renewed]) {
+        expect(remaining).toBeLessThanOrEqual(ms);
+        expect(remaining).toBeGreaterThan(ms - 200);
       }
       expect(lock.remaining).toBeLessThanOrEqual(ms * 0.99);
       expect(await lock.release()).toBe('released');

@@ -45,8 +45,8 @@ describe('The subscriber connection', () => {
     await server.command('PUBLISH', 'wake:me', 'other 300');
     await eventually(() => told.length === 3, { message: 'both messages arrive' });
     expect(told.slice(1)).toEqual([
-      ['token', 0],
-      ['other', 300],
+      { kind: 'woken', token: 'token', within: 0 },
+      { kind: 'woken', token: 'other', within: 300 },
     ]);
     wakeUp.close();
   });

@@ -5,7 +5,7 @@ import type { Clock } from '../clock.js';
 import type { LockEmitter } from '../events.js';
 import type { LockName } from '../lock-name.js';
 import type { LockConnection } from '../options.js';
-import { Connection, ConnectionSource } from '../redis/connection.js';
+import { Connection, ConnectionSource, type Replied } from '../redis/connection.js';
 import { RedisWakeUp } from '../redis/redis-wake-up.js';
 import { Script } from '../redis/script.js';
 import {
@@ -32,6 +32,13 @@ import type {
 
 type WaitKeys = readonly [owner: string, queue: string, waiters: string];
 
+type AcquireReply =
+  /** A grant's fencing token, which is the server's time as well. */
+  | string
+  | [nowMicros: string, 'granted', fence: string, othersWait: 0 | 1]
+  | [nowMicros: string, 'busy', remaining: number, sequence: number]
+  | [nowMicros: string, 'late'];
+
 const ACQUIRE = new Script<
   WaitKeys,
   readonly [
@@ -42,10 +49,7 @@ const ACQUIRE = new Script<
     countReceivers: string,
     ...place: [] | [aliveFor: number, channel: string, sequence: number | ''],
   ],
-  | string
-  | [nowMicros: string, 'granted', fence: string, othersWait: 0 | 1]
-  | [nowMicros: string, 'busy', remaining: number, sequence: number]
-  | [nowMicros: string, 'late']
+  AcquireReply
 >(acquireScript);
 const EXTEND = new Script<
   readonly string[],
@@ -116,26 +120,33 @@ export class RedisBackend implements LockBackend {
     return unavailable ?? this.#tryAcquire(request);
   }
 
-  async #tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
-    const { token, ttl, place, notAfter } = request;
+  #tryAcquire({ name, token, ttl, place, notAfter }: AcquireRequest): Promise<AcquireOutcome> {
     const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
-    const outcome = await this.#connection.run(
-      ACQUIRE,
-      this.#waitKeysOf(request.name),
-      place === undefined
-        ? [token, ttl, serverNotAfter, this.#holder, this.#countReceivers]
-        : [
-            token,
-            ttl,
-            serverNotAfter,
-            this.#holder,
-            this.#countReceivers,
-            place.aliveFor,
-            this.wakeUp.listening ? this.wakeUp.channel : '',
-            place.sequence ?? '',
-          ],
-      notAfter,
-    );
+    const holder = this.#holder;
+    const countReceivers = this.#countReceivers;
+    const channel = this.wakeUp.listening ? this.wakeUp.channel : '';
+    return this.#connection
+      .run(
+        ACQUIRE,
+        this.#waitKeysOf(name),
+        place === undefined
+          ? [token, ttl, serverNotAfter, holder, countReceivers]
+          : [
+              token,
+              ttl,
+              serverNotAfter,
+              holder,
+              countReceivers,
+              place.aliveFor,
+              channel,
+              place.sequence ?? '',
+            ],
+        notAfter,
+      )
+      .then(this.#readAcquire);
+  }
+
+  readonly #readAcquire = (outcome: Replied<AcquireReply> | Unavailable): AcquireOutcome => {
     if (outcome.kind === 'unavailable') return outcome;
     const { reply, sentAt, receivedAt } = outcome;
     if (typeof reply === 'string') {
@@ -162,7 +173,7 @@ export class RedisBackend implements LockBackend {
       case 'late':
         return { kind: 'late' };
     }
-  }
+  };
 
   async extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
     // In a Cluster the keys of one script must share a slot, and those of two names seldom do.
@@ -189,15 +200,9 @@ export class RedisBackend implements LockBackend {
     return (await Promise.all(leases.map((lease) => this.extend([lease])))).flat();
   }
 
-  async release({ name, token, lastFence, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
-    const outcome = await this.#connection.run(RELEASE, this.#waitKeysOf(name), [
-      token,
-      lastFence,
-      keepFor,
-      this.#countReceivers,
-    ]);
-    if (outcome.kind === 'unavailable') return outcome;
-    return outcome.reply === 1 ? { kind: 'released' } : TAKEN;
+  release({ name, token, lastFence, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
+    const args = [token, lastFence, keepFor, this.#countReceivers] as const;
+    return this.#connection.run(RELEASE, this.#waitKeysOf(name), args).then(readRelease);
   }
 
   async cancel({ name, token }: Pick<HeldToken, 'name' | 'token'>): Promise<CancelOutcome> {
@@ -265,6 +270,12 @@ export interface RedisBackendOptions {
 }
 
 const TAKEN = { kind: 'taken' } as const;
+const RELEASED = { kind: 'released' } as const;
+
+function readRelease(outcome: Replied<0 | 1> | Unavailable): ReleaseOutcome {
+  if (outcome.kind === 'unavailable') return outcome;
+  return outcome.reply === 1 ? RELEASED : TAKEN;
+}
 
 /** Reads an owner record (see `_record.lua`); `undefined` where the key is free, reserved, or holds what isn't ours. */
 function holderOf(record: string, now: number): HolderState | undefined {

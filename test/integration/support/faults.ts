@@ -1,7 +1,7 @@
 /** What the specs on faults have in common: options with short bounds, and looking at the server from beside. */
 import { Redis } from 'ioredis';
 import type { LockerOptions } from '../../../lib/core/options.js';
-import { keysInUse } from '../../support/lock-keys.js';
+import { keysInUse, recordOf } from '../../support/lock-keys.js';
 
 export const COMMAND_TIMEOUT = 600;
 export const WAIT_TIMEOUT = 1_000;
@@ -36,7 +36,7 @@ export class Observer implements Disposable {
   }
 
   async isTaken(key: string): Promise<boolean> {
-    return (await this.redis.exists(`lock:{${key}}`)) === 1;
+    return (await recordOf(this.redis, `lock:{${key}}`))?.ended === false;
   }
 
   /** How many processes wait for a key. */
