@@ -1,4 +1,4 @@
-import { LockLostError } from './errors.js';
+import { LockLostError, type LockUnavailableError } from './errors.js';
 import type { Lease, LeaseState } from './lease.js';
 import type { Reentry } from './reentry.js';
 
@@ -53,7 +53,8 @@ export type LockReleased = 'released' | 'lost' | 'unconfirmed';
 /** What a lock asks of the locker that made it. */
 export interface LockKeeper {
   release(lock: HeldLock): Promise<LockReleased>;
-  extend(lease: Lease): Promise<void>;
+  /** Why the backend couldn't be asked, where it couldn't. */
+  extend(lease: Lease): Promise<LockUnavailableError | undefined>;
   newReentry(lease: Lease): Reentry;
 }
 
@@ -118,8 +119,9 @@ export class HeldLock implements Lock {
 
   async extend(): Promise<void> {
     this.assertHeld();
-    await this.keeper.extend(this.lease);
+    const unavailable = await this.keeper.extend(this.lease);
     this.assertHeld();
+    if (unavailable !== undefined) throw unavailable;
   }
 
   release(): Promise<LockReleased> {

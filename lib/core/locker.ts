@@ -514,10 +514,9 @@ export class Locker {
     this.#onSettled?.();
   };
 
-  async #extend(lease: Lease): Promise<void> {
+  async #extend(lease: Lease): Promise<LockUnavailableError | undefined> {
     const outcome = await this.#renewal.renewNow(lease);
-    if (!lease.isHeld) throw lease.lostError();
-    if (outcome.kind === 'unavailable') throw unavailableError(lease.name.key, outcome);
+    return outcome.kind === 'unavailable' ? unavailableError(lease.name.key, outcome) : undefined;
   }
 
   async #release(lock: HeldLock): Promise<LockReleased> {

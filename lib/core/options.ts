@@ -166,8 +166,8 @@ const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: Check }
 };
 
 const BACKOFF_CHECKS: Record<'first' | 'longest', Check> = {
-  first: (option, value) => duration(`backoff.${option}`, value, 1, '', LONGEST_BACKOFF),
-  longest: (option, value) => duration(`backoff.${option}`, value, 1, '', LONGEST_BACKOFF),
+  first: (option, value) => duration(option, value, 1, '', LONGEST_BACKOFF),
+  longest: (option, value) => duration(option, value, 1, '', LONGEST_BACKOFF),
 };
 
 const LOCKER_OPTION_CHECKS = {
@@ -233,6 +233,7 @@ function checked(
   options: unknown,
   checks: Record<string, Check>,
   what: string,
+  within = '',
 ): Record<string, unknown> {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new LockConfigError(
@@ -248,11 +249,11 @@ function checked(
     if (check === undefined) {
       throw new LockConfigError(
         `Unknown option \`${option}\` in the ${what}. Known are: ${Object.keys(checks).join(', ')}.`,
-        option,
+        within + option,
         value,
       );
     }
-    if (value !== undefined) result[option] = check(option, value);
+    if (value !== undefined) result[option] = check(within + option, value);
   }
   return result;
 }
@@ -279,7 +280,10 @@ function duration(
 }
 
 function backoff(option: string, value: unknown): ResolvedBackoff {
-  const given = checked(value, BACKOFF_CHECKS, `option \`${option}\``);
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid(option, value, 'an object with `first`, `longest`, or both');
+  }
+  const given = checked(value, BACKOFF_CHECKS, `option \`${option}\``, `${option}.`);
   const { first, longest } = { ...DEFAULT_BACKOFF, ...given } as ResolvedBackoff;
   if (first > longest) {
     throw invalid(`${option}.first`, first, `at most \`${option}.longest\`, ${longest} ms`);

@@ -123,6 +123,7 @@ export class WaitQueue {
   /** This process holds the key now. `othersWait`: and somebody elsewhere waits for it. */
   adopt(lease: Lease, othersWait: boolean): void {
     this.#lease = lease;
+    this.#answered = true;
     if (othersWait) this.#othersSince = lease.heldSince;
     // Who began to wait while the grant was on its way has told us meanwhile.
     else if (this.#othersSince < lease.heldSince) this.#othersSince = Number.POSITIVE_INFINITY;
@@ -412,6 +413,8 @@ export class WaitQueue {
 
   #onGaveUp(): void {
     if (this.#line.size === 0) this.#alarm?.ring();
+    // The next may be one to whom the lease can't be passed.
+    else this.#standIfNeeded();
   }
 
   #announce(request: LockRequest, remaining: number | undefined): void {

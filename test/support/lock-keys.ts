@@ -8,7 +8,9 @@ import type { Redis } from 'ioredis';
 export async function keysInUse(client: Redis): Promise<string[]> {
   const inUse: string[] = [];
   for (const key of await client.keys('*')) {
-    if ((await recordOf(client, key))?.ended !== true) inUse.push(key);
+    if ((await recordOf(client, key))?.ended === true) continue;
+    // It may have expired since the keys were listed.
+    if ((await client.exists(key)) === 1) inUse.push(key);
   }
   return inUse;
 }
