@@ -35,7 +35,8 @@ describe('Locker', () => {
 
   beforeEach(() => open());
 
-  const granted = () => ({ kind: 'granted', fencingToken: 7, sentAt: clock.now() }) as const;
+  const granted = () =>
+    ({ kind: 'granted', fencingToken: 7, sentAt: clock.now(), othersWait: false }) as const;
   const busy = { kind: 'busy', remaining: 500, sequence: 1 } as const;
 
   /** What became of a promise so far. */

@@ -4,16 +4,22 @@ import type { AcquireRequest } from '../../lib/core/backend/lock-backend.js';
 import { CleanUp } from '../../lib/core/clean-up.js';
 import { LockTimeoutError, LockUnavailableError } from '../../lib/core/errors.js';
 import { LockEmitter } from '../../lib/core/events.js';
-import type { LeaseGrant } from '../../lib/core/lease.js';
+import { Lease, type LeaseGrant } from '../../lib/core/lease.js';
+import { HeldLock, type LockKeeper } from '../../lib/core/lock.js';
 import { LockName } from '../../lib/core/lock-name.js';
+import { LockRequest } from '../../lib/core/lock-request.js';
 import { resolveLockOptions } from '../../lib/core/options.js';
 import { WaitQueue } from '../../lib/core/wait-queue.js';
+import type { Deadlines } from '../../lib/core/waiting-line.js';
 import { FakeClock, settled } from '../support/fake-clock.js';
+import { deadlinesOn, expectNoDeadline } from './deadlines.js';
 import { FakeBackend, noAnswer, unreachable } from './fake-backend.js';
 
 const TTL = 10_000;
 const WAIT = 60_000;
 const COMMAND_TIMEOUT = 1_000;
+/** What a lock needs a locker for isn't played here. */
+const keeper = {} as LockKeeper;
 /** With `random` at one half, a lease's end is looked at so much later. */
 const JITTER = 6;
 
@@ -25,6 +31,11 @@ describe('WaitQueue', () => {
   let stands: Map<string, WaitQueue>;
   let events: string[];
   let ended: number;
+  let deadlines: Deadlines;
+  /** What each lock was made of. */
+  let grants: Map<HeldLock, LeaseGrant>;
+  /** What was granted last, and so what this process holds. */
+  let lease: Lease | undefined;
 
   beforeEach(() => {
     clock = new FakeClock();
@@ -34,6 +45,9 @@ describe('WaitQueue', () => {
     stands = new Map();
     events = [];
     ended = 0;
+    deadlines = deadlinesOn(clock);
+    grants = new Map();
+    lease = undefined;
     const emitter = new LockEmitter();
     emitter.on('waiting', ({ remaining }) => events.push(`waiting ${remaining}`));
     emitter.on('timedOut', ({ waited }) => events.push(`timedOut ${waited}`));
@@ -46,9 +60,23 @@ describe('WaitQueue', () => {
         random: () => 0.5,
         events: emitter,
         cleanUp,
+        deadlines,
         commandTimeout: COMMAND_TIMEOUT,
+        // So each caller stands at the backend. How a lease is passed on is below.
+        localHandover: false,
+        backoff: { first: 20, longest: 500 },
         stands,
         newToken: () => `t${(tokens += 1)}`,
+        newLock: (grant, othersSince, _request, granting) => {
+          lease = new Lease(grant, clock, () => {});
+          granting.adopt(lease, othersSince);
+          const lock = new HeldLock(lease, keeper);
+          grants.set(lock, grant);
+          return lock;
+        },
+        handOver: () => {
+          throw new Error('Nothing is released here.');
+        },
         outside: (work) => work(),
       },
       () => (ended += 1),
@@ -68,20 +96,15 @@ describe('WaitQueue', () => {
     error: unknown;
 
     constructor({ ttl = TTL, wait = WAIT, signal, heldKeys = [] }: Wanted) {
-      queue
-        .enter({
-          key: 'k',
-          options: resolveLockOptions({ ttl }),
-          since: clock.now(),
-          deadline: clock.now() + wait,
-          signal,
-          heldKeys,
-          announced: false,
-        })
-        .then(
-          (grant) => (this.grant = grant),
-          (error: unknown) => (this.error = error),
-        );
+      const options = resolveLockOptions({
+        ttl,
+        waitTimeout: wait,
+        ...(signal && { signal }),
+      });
+      queue.enter(new LockRequest('k', options, clock.now(), heldKeys)).then(
+        (lock) => (this.grant = grants.get(lock)),
+        (error: unknown) => (this.error = error),
+      );
     }
 
     get settled(): boolean {
@@ -96,7 +119,7 @@ describe('WaitQueue', () => {
   }
 
   const granted = (sentAt = clock.now(), fencingToken = 7) =>
-    ({ kind: 'granted', fencingToken, sentAt }) as const;
+    ({ kind: 'granted', fencingToken, sentAt, othersWait: false }) as const;
   const busy = (remaining = TTL, sequence: number | undefined = 100) =>
     ({ kind: 'busy', remaining, sequence }) as const;
   const lastTry = () => backend.tryAcquires.made.at(-1) as AcquireRequest;
@@ -113,14 +136,15 @@ describe('WaitQueue', () => {
     return caller;
   }
 
-  /** Nothing is left of anybody who waited. */
+  /** Nothing is left of anybody who waited, once the holder has released. */
   function expectNothingLeft(): void {
-    expect([ended, stands.size, clock.pending, backend.tryAcquires.openCount]).toEqual([
-      1,
-      0,
-      [],
-      0,
-    ]);
+    if (lease !== undefined) {
+      // The record of the key stays for as long as this process holds it.
+      expect(ended).toBe(0);
+      queue.leaseEnded(lease);
+    }
+    expect([ended, stands.size, backend.tryAcquires.openCount, cleanUp.size]).toEqual([1, 0, 0, 0]);
+    expectNoDeadline(deadlines, clock);
   }
 
   describe('a first try', () => {
@@ -134,9 +158,11 @@ describe('WaitQueue', () => {
         fencingToken: 7,
         sentAt: clock.now() - 5,
         ttl: TTL,
-        renew: true,
-        maxHold: Number.POSITIVE_INFINITY,
-        holdAtLeast: 0,
+        hold: expect.objectContaining({
+          renew: true,
+          maxHold: Number.POSITIVE_INFINITY,
+          holdAtLeast: 0,
+        }),
       });
       expect([events, cancelled()]).toEqual([[], []]);
       expectNothingLeft();
