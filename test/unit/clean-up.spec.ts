@@ -103,7 +103,7 @@ describe('CleanUp', () => {
 
   it('goes on with a release, each time with what is left of holdAtLeast', async () => {
     let keepFor = 500;
-    cleanUp.release(() => ({ ...held, keepFor }));
+    cleanUp.release(() => ({ ...held, lastFence: 7, keepFor }));
     await backend.releases.answer(unreachable);
     keepFor = 300;
     await clock.advance(75);

@@ -19,12 +19,17 @@ import type { WakeListener, WakeUp } from '../../lib/core/wake-up.js';
 import { settled } from '../support/fake-clock.js';
 
 export class FakeBackend implements LockBackend {
+  /** The methods that were called, in the order in which their commands would leave. */
+  readonly log: string[] = [];
   readonly wakeUp = new FakeWakeUp();
-  readonly tryAcquires = new Calls<AcquireRequest, AcquireOutcome>('tryAcquire');
-  readonly extends = new Calls<readonly HeldToken[], ExtendOutcome[]>('extend');
-  readonly releases = new Calls<ReleaseRequest, ReleaseOutcome>('release');
-  readonly cancels = new Calls<Pick<HeldToken, 'name' | 'token'>, CancelOutcome>('cancel');
-  readonly queries = new Calls<LockName, QueryOutcome>('query');
+  readonly tryAcquires = new Calls<AcquireRequest, AcquireOutcome>('tryAcquire', this.log);
+  readonly extends = new Calls<readonly HeldToken[], ExtendOutcome[]>('extend', this.log);
+  readonly releases = new Calls<ReleaseRequest, ReleaseOutcome>('release', this.log);
+  readonly cancels = new Calls<Pick<HeldToken, 'name' | 'token'>, CancelOutcome>(
+    'cancel',
+    this.log,
+  );
+  readonly queries = new Calls<LockName, QueryOutcome>('query', this.log);
   closed = false;
 
   async connect(): Promise<{ kind: 'connected' }> {
@@ -65,7 +70,10 @@ export class Calls<A, R> {
   auto: ((argument: A) => R) | undefined;
   readonly #open: { readonly argument: A; readonly resolve: (reply: R) => void }[] = [];
 
-  constructor(private readonly method: string) {}
+  constructor(
+    private readonly method: string,
+    private readonly log: string[],
+  ) {}
 
   get openCount(): number {
     return this.#open.length;
@@ -73,6 +81,7 @@ export class Calls<A, R> {
 
   call(argument: A): Promise<R> {
     this.made.push(argument);
+    this.log.push(this.method);
     if (this.auto !== undefined) return Promise.resolve(this.auto(argument));
     return new Promise((resolve) => this.#open.push({ argument, resolve }));
   }

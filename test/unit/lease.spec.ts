@@ -1,7 +1,7 @@
 /** The arithmetic of a lease: what it's good for is counted from before its command, by our clock, and by nothing else. */
 import { beforeEach, describe, expect, it } from '@jest/globals';
 import { LockLostError, type LostReason } from '../../lib/core/errors.js';
-import { Lease, type LeaseGrant, validUntil } from '../../lib/core/lease.js';
+import { type HoldOptions, Lease, type LeaseGrant, validUntil } from '../../lib/core/lease.js';
 import { LockName } from '../../lib/core/lock-name.js';
 import { FakeClock } from '../support/fake-clock.js';
 
@@ -18,7 +18,12 @@ describe('Lease', () => {
     lost = [];
   });
 
-  function leaseOf(grant: Partial<LeaseGrant> = {}): Lease {
+  function leaseOf({
+    renew = true,
+    maxHold = Number.POSITIVE_INFINITY,
+    holdAtLeast = 0,
+    ...grant
+  }: Partial<LeaseGrant & HoldOptions> = {}): Lease {
     return new Lease(
       {
         name: LockName.of('lock', 'k'),
@@ -26,9 +31,7 @@ describe('Lease', () => {
         fencingToken: 42,
         sentAt: clock.now(),
         ttl: TTL,
-        renew: true,
-        maxHold: Number.POSITIVE_INFINITY,
-        holdAtLeast: 0,
+        hold: { renew, maxHold, holdAtLeast },
         ...grant,
       },
       clock,
@@ -152,9 +155,7 @@ describe('Lease', () => {
           fencingToken: 42,
           sentAt: clock.now(),
           ttl: TTL,
-          renew: true,
-          maxHold: Number.POSITIVE_INFINITY,
-          holdAtLeast: 0,
+          hold: { renew: true, maxHold: Number.POSITIVE_INFINITY, holdAtLeast: 0 },
         },
         clock,
         () => order.push('clean-up'),

@@ -5,8 +5,8 @@ import { LockKeyError } from '../../lib/core/errors.js';
 import { LockName, LONGEST_KEY_BYTES } from '../../lib/core/lock-name.js';
 
 const keysOf = (prefix: string, key: string): string[] => {
-  const { owner, queue, waiters, fence } = LockName.of(prefix, key);
-  return [owner, queue, waiters, fence];
+  const { owner, queue, waiters } = LockName.of(prefix, key);
+  return [owner, queue, waiters];
 };
 
 /** The key of the name, or why there's none. */
@@ -67,11 +67,11 @@ describe('LockName', () => {
     );
   });
 
-  it('gives one name four different keys, with the whole key as the hash tag of each', () => {
+  it('gives one name three different keys, with the whole key as the hash tag of each', () => {
     fc.assert(
       fc.property(prefix, key, (somePrefix, someKey) => {
         const keys = keysOf(somePrefix, someKey);
-        expect(new Set(keys).size).toBe(4);
+        expect(new Set(keys).size).toBe(3);
         // What a Cluster hashes: between the first brace and the next that closes.
         const tags = keys.map((each) => /\{(.*?)\}/s.exec(each)?.[1]);
         expect(new Set(tags).size).toBe(1);

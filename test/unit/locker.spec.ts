@@ -35,7 +35,8 @@ describe('Locker', () => {
 
   beforeEach(() => open());
 
-  const granted = () => ({ kind: 'granted', fencingToken: 7, sentAt: clock.now() }) as const;
+  const granted = () =>
+    ({ kind: 'granted', fencingToken: 7, sentAt: clock.now(), othersWait: false }) as const;
   const busy = { kind: 'busy', remaining: 500, sequence: 1 } as const;
 
   /** What became of a promise so far. */
@@ -133,6 +134,97 @@ describe('Locker', () => {
       expect(clock.pending.length).toBeLessThanOrEqual(1);
       await clock.advance(TTL);
       expect(clock.pending).toEqual([]);
+    });
+  });
+
+  describe('hand-over', () => {
+    /** Two callers of this process: the first holds, the second waits here. */
+    async function takeAndWait(
+      options: Parameters<Locker['acquire']>[1] = {},
+    ): Promise<[Lock, Promise<Lock>]> {
+      const first = await take(options);
+      const second = locker.acquire('k', options);
+      await settled();
+      return [first, second];
+    }
+
+    it('is told as a release and a grant, in this order, each under its own fencing token', async () => {
+      const [first, second] = await takeAndWait();
+      await clock.advance(12);
+      expect(await first.release()).toBe('released');
+      await clock.advance(30);
+      const lock = await second;
+      const release = lock.release();
+      await backend.releases.answer({ kind: 'released' });
+      expect(await release).toBe('released');
+      expect(events).toEqual([
+        ['acquired', { key: 'k', fencingToken: 7, waited: 0 }],
+        ['released', { key: 'k', fencingToken: 7, held: 12, kept: 0 }],
+        ['acquired', { key: 'k', fencingToken: 8, waited: 12 }],
+        ['released', { key: 'k', fencingToken: 8, held: 30, kept: 0 }],
+      ]);
+      expect([first.fencingToken, lock.fencingToken]).toEqual([7, 8]);
+    });
+
+    it('counts maxHold of the next from its own grant', async () => {
+      const [first, second] = await takeAndWait({ maxHold: 500 });
+      await clock.advance(15);
+      await first.release();
+      const lock = await second;
+      expect([first.remaining, lock.remaining]).toEqual([0, 500]);
+      await clock.advance(499);
+      expect(lock.state).toBe('held');
+      await clock.advance(1);
+      expect([lock.state, first.state, lock.signal.aborted]).toEqual(['lost', 'released', true]);
+      expect(events.at(-1)).toEqual(['lost', { key: 'k', fencingToken: 8, reason: 'max-hold' }]);
+      expect(backend.releases.made).toMatchObject([{ lastFence: 8 }]);
+    });
+
+    it.each([
+      ['none, after one that had', { maxHold: 500 }, {}, undefined],
+      ['one, after one that had none', {}, { maxHold: 500 }, 500],
+      ['a longer one', { maxHold: 300 }, { maxHold: 600 }, 600],
+      ['a shorter one', { maxHold: 600 }, { maxHold: 300 }, 300],
+    ])("doesn't inherit maxHold: %s", async (_what, holds, wants, lostAfter) => {
+      backend.extends.auto = (leases) =>
+        leases.map(() => ({ kind: 'extended', sentAt: clock.now() }));
+      const first = await take(holds);
+      const waiting = locker.acquire('k', wants);
+      await settled();
+      await clock.advance(15);
+      await first.release();
+      const second = await waiting;
+      const grantedAt = clock.now();
+      const lostAt: number[] = [];
+      second.signal.addEventListener('abort', () => lostAt.push(clock.now() - grantedAt));
+      await clock.advance(2 * TTL);
+      expect(lostAt).toEqual(lostAfter === undefined ? [] : [lostAfter]);
+    });
+
+    it('tells of a loss under the token of who holds it then', async () => {
+      const [first, second] = await takeAndWait();
+      await first.release();
+      const lock = await second;
+      await clock.advance(TTL / 3);
+      await backend.extends.answer([{ kind: 'taken' }]);
+      expect(events.at(-1)).toEqual(['lost', { key: 'k', fencingToken: 8, reason: 'taken' }]);
+      expect(lock.signal.reason).toMatchObject({ fencingToken: 8, reason: 'taken' });
+      expect(first.signal.aborted).toBe(false);
+    });
+
+    it("passes on a renewal that is under way: its answer is the next holder's", async () => {
+      // What the other waits here for is its turn before others, however long it takes.
+      const [first, second] = await takeAndWait();
+      await clock.advance(1);
+      backend.wakeUp.tell({ kind: 'othersWait', owner: 'lock:{k}' });
+      await clock.advance(TTL / 3);
+      expect(backend.extends.openCount).toBe(1);
+      const sentAt = clock.now();
+      await first.release();
+      const lock = await second;
+      await backend.extends.answer([{ kind: 'extended', sentAt }]);
+      expect([lock.state, Math.round(lock.remaining)]).toEqual(['held', OVER]);
+      expect(events.filter(([name]) => name === 'lost')).toEqual([]);
     });
   });
 

@@ -172,6 +172,34 @@ const PER_LOCKER: Record<Exclude<keyof LockerOptions, keyof LockOptions>, Option
   commandTimeout: durationOf(10),
   drainTimeout: durationOf(1),
   requireConnection: trueOrFalse,
+  localHandover: trueOrFalse,
+  wakeUp: {
+    right: ['publish', 'poll'].map((each) => [each, each]),
+    wrong: [...NO_TEXT, ['', "''"], ['Poll', "'Poll'"], ['subscribe', "'subscribe'"]],
+    remedy: /one of 'publish', 'poll'/,
+  },
+  backoff: {
+    right: [
+      [{}, { first: 20, longest: 500 }],
+      [
+        { first: undefined, longest: undefined },
+        { first: 20, longest: 500 },
+      ],
+      [{ first: 1 }, { first: 1, longest: 500 }],
+      [{ longest: '100ms' }, { first: 20, longest: 100 }],
+      [
+        { first: '0.5s', longest: 500 },
+        { first: 500, longest: 500 },
+      ],
+      [
+        { first: 30.4, longest: 30.4 },
+        { first: 30, longest: 30 },
+      ],
+    ],
+    // What is wrong of its parts is below, by the name of the part.
+    wrong: [],
+    remedy: /./,
+  },
   application: {
     right: ['shop', 'x'.repeat(100)].map((each) => [each, each]),
     wrong: [...NO_TEXT, ['', "''"], ['x'.repeat(101), `'${'x'.repeat(60)}'`]],
@@ -250,6 +278,62 @@ function only(resolve: Resolve): Record<string, unknown> {
   return resolve === perModule ? { connection: 'memory' } : {};
 }
 
+describe('option backoff', () => {
+  const wrongPauses: readonly Wrong[] = [
+    ...NO_DURATION.filter(([value]) => value !== LONGEST_DURATION + 1),
+    [501, '501'],
+    ['0.6s', "'0.6s'"],
+  ];
+
+  it.each(['first', 'longest'] as const)(
+    '%s: is refused where it is no pause of 1 to 500 ms, by name, value and remedy',
+    (part) => {
+      for (const [value, shown] of wrongPauses) {
+        const error = errorOf(() => perModule({ backoff: { [part]: value } }));
+        expect(error).toMatchObject({ code: 'LOCK_CONFIG', option: `backoff.${part}` });
+        expect(error.value).toBe(value);
+        expect(error.message).toContain(`option \`backoff.${part}\` to be a duration`);
+        expect(error.message).toContain(`from 1 ms to 500 ms`);
+        expect(error.message).toContain(`got ${shown}.`);
+      }
+    },
+  );
+
+  it.each([
+    ['given both', { first: 100, longest: 99 }, 100, 99],
+    ['of the default', { longest: 10 }, 20, 10],
+  ])('first: is refused where it is more than longest: %s', (_what, value, first, longest) => {
+    const error = errorOf(() => perModule({ backoff: value }));
+    expect(error).toMatchObject({ option: 'backoff.first', value: first });
+    expect(error.message).toContain(
+      `option \`backoff.first\` to be at most \`backoff.longest\`, ${longest} ms, got ${first}.`,
+    );
+  });
+
+  it.each([
+    [null, 'null'],
+    [20, '20'],
+    ['20ms', "'20ms'"],
+    [[20, 500], 'an array'],
+    [() => 20, 'a function'],
+  ])('is refused where it is no object: %p', (value, shown) => {
+    const error = errorOf(() => perModule({ backoff: value }));
+    expect(error.value).toBe(value);
+    expect(error.message).toBe(`Expected option \`backoff\` as an object, got ${shown}.`);
+  });
+
+  it('is refused with an unknown part, with those that are known', () => {
+    for (const part of ['min', 'First', 'toString', 'constructor', '__proto__', '']) {
+      const backoff: unknown = JSON.parse(`{"${part}": 1}`);
+      const error = errorOf(() => perModule({ backoff }));
+      expect(error.value).toBe(1);
+      expect(error.message).toContain(
+        `Unknown option \`${part}\` in the option \`backoff\`. Known are: first, longest.`,
+      );
+    }
+  });
+});
+
 describe('options', () => {
   it('have the defaults that their documentation says', () => {
     expect(resolveLockerOptions({ connection: 'memory' })).toEqual({
@@ -267,6 +351,9 @@ describe('options', () => {
       commandTimeout: 1_000,
       requireConnection: false,
       drainTimeout: 10_000,
+      localHandover: true,
+      wakeUp: 'publish',
+      backoff: { first: 20, longest: 500 },
       application: undefined,
     });
   });

@@ -1,22 +1,26 @@
 /** The one place inside a held lock: one at a time, in turn, and for nobody once the holder is done. */
 import { beforeEach, describe, expect, it } from '@jest/globals';
 import { Reentry } from '../../lib/core/reentry.js';
-import type { WaitRequest } from '../../lib/core/waiting-line.js';
+import type { Deadlines } from '../../lib/core/waiting-line.js';
 import { FakeClock, settled } from '../support/fake-clock.js';
+import { deadlinesOn, expectNoDeadline } from './deadlines.js';
 
 describe('Reentry', () => {
   let clock: FakeClock;
-  let reentry: Reentry<WaitRequest>;
+  let deadlines: Deadlines;
+  let reentry: Reentry;
   let heard: string[];
 
   beforeEach(() => {
     clock = new FakeClock();
     heard = [];
-    reentry = new Reentry(clock, () => 'timed out');
+    deadlines = deadlinesOn(clock);
+    reentry = new Reentry(deadlines, () => 'timed out');
   });
 
   async function enter(who: string, signal?: AbortSignal): Promise<void> {
-    reentry.enter({ deadline: clock.now() + 100, signal }).then(
+    const now = clock.now();
+    reentry.enter({ key: 'k', since: now, dueAt: now + 100, signal, heldKeys: [] }).then(
       (outcome) => heard.push(`${who} ${outcome}`),
       (error: unknown) => heard.push(`${who} ${String(error)}`),
     );
@@ -31,7 +35,7 @@ describe('Reentry', () => {
       await settled();
     }
     expect(heard).toEqual(['a entered', 'b entered', 'c entered']);
-    expect(clock.pending).toEqual([]);
+    expectNoDeadline(deadlines, clock);
     await enter('d');
     expect(heard.at(-1)).toBe('d entered');
   });
@@ -56,7 +60,7 @@ describe('Reentry', () => {
     // The one that was inside leaves afterwards.
     reentry.leave();
     expect(reentry.tryEnter()).toBe('ended');
-    expect(clock.pending).toEqual([]);
+    expectNoDeadline(deadlines, clock);
   });
 
   it('ends a wait at its deadline or by its signal, and passes the turn over it', async () => {

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import type { ExtendOutcome, HeldToken } from '../../lib/core/backend/lock-backend.js';
 import type { LostReason } from '../../lib/core/errors.js';
 import { LockEmitter } from '../../lib/core/events.js';
-import { Lease, type LeaseGrant } from '../../lib/core/lease.js';
+import { type HoldOptions, Lease, type LeaseGrant } from '../../lib/core/lease.js';
 import { LockName } from '../../lib/core/lock-name.js';
 import { Renewal } from '../../lib/core/renewal.js';
 import { FakeClock, settled } from '../support/fake-clock.js';
@@ -41,7 +41,12 @@ describe('Renewal', () => {
 
   beforeEach(() => setUp());
 
-  function hold(grant: Partial<LeaseGrant> = {}): Lease {
+  function hold({
+    renew = true,
+    maxHold = Number.POSITIVE_INFINITY,
+    holdAtLeast = 0,
+    ...grant
+  }: Partial<LeaseGrant & HoldOptions> = {}): Lease {
     tokens += 1;
     const lease = new Lease(
       {
@@ -50,9 +55,7 @@ describe('Renewal', () => {
         fencingToken: tokens,
         sentAt: clock.now(),
         ttl: TTL,
-        renew: true,
-        maxHold: Number.POSITIVE_INFINITY,
-        holdAtLeast: 0,
+        hold: { renew, maxHold, holdAtLeast },
         ...grant,
       },
       clock,

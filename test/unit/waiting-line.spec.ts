@@ -1,17 +1,25 @@
 /** Callers in a line: who is first, the three ways to leave it, and what each of them leaves behind: nothing. */
 import { getEventListeners } from 'node:events';
 import { beforeEach, describe, expect, it } from '@jest/globals';
-import { WaitingLine, type WaitRequest } from '../../lib/core/waiting-line.js';
+import { Caller, type Deadlines, WaitingLine } from '../../lib/core/waiting-line.js';
 import { FakeClock, settled } from '../support/fake-clock.js';
+import { deadlinesOn, expectNoDeadline } from './deadlines.js';
 
-interface Request extends WaitRequest {
-  readonly who: string;
+class Person extends Caller<string> {
+  constructor(
+    readonly who: string,
+    dueAt: number,
+    signal: AbortSignal | undefined,
+  ) {
+    super(dueAt, signal);
+  }
 }
 
 describe('WaitingLine', () => {
   let clock: FakeClock;
   let gaveUp: number;
-  let line: WaitingLine<string, Request>;
+  let deadlines: Deadlines;
+  let line: WaitingLine<Person, string>;
   /** How the callers have left, in order. */
   let left: string[];
 
@@ -19,15 +27,17 @@ describe('WaitingLine', () => {
     clock = new FakeClock();
     gaveUp = 0;
     left = [];
+    deadlines = deadlinesOn(clock);
     line = new WaitingLine(
-      clock,
+      deadlines,
       ({ who }) => `${who} timed out`,
       () => (gaveUp += 1),
     );
   });
 
   function join(who: string, signal?: AbortSignal, within = 100) {
-    const caller = line.join({ who, signal, deadline: clock.now() + within });
+    const caller = new Person(who, clock.now() + within, signal);
+    line.join(caller);
     caller.promise.then(
       (value) => left.push(`${who}: ${value}`),
       (error: unknown) => left.push(`${who}! ${String(error)}`),
@@ -69,14 +79,18 @@ describe('WaitingLine', () => {
     expect(left).toEqual(['a! a timed out', 'b! b timed out']);
   });
 
-  it('sets one timer a caller, and none for one that has left', async () => {
-    const caller = join('a');
-    line.watch(caller);
-    line.watch(caller);
+  it('has one timer for all callers, which keeps no process alive for those that have left', async () => {
+    const [a, b] = [join('a'), join('b', undefined, 200)];
+    for (const caller of [a, b, a]) line.watch(caller);
     expect(clock.pending).toEqual([{ in: 100, kind: 'foreground' }]);
-    line.serve(caller, 'yes');
-    expect(clock.pending).toEqual([]);
-    line.watch(caller);
+    expect(deadlines.size).toBe(2);
+    line.serve(a, 'yes');
+    expect(clock.pending).toEqual([{ in: 100, kind: 'foreground' }]);
+    line.serve(b, 'yes');
+    expectNoDeadline(deadlines, clock);
+    line.watch(b);
+    expectNoDeadline(deadlines, clock);
+    await clock.advance(100);
     expect(clock.pending).toEqual([]);
   });
 
@@ -87,7 +101,8 @@ describe('WaitingLine', () => {
     controller.abort('enough');
     await settled();
     expect(left).toEqual(['a! enough']);
-    expect([line.size, gaveUp, clock.pending]).toEqual([1, 1, []]);
+    expect([line.size, gaveUp]).toEqual([1, 1]);
+    expectNoDeadline(deadlines, clock);
   });
 
   it("doesn't let one join whose signal has aborted, whatever the reason", async () => {
@@ -112,7 +127,8 @@ describe('WaitingLine', () => {
       if (how === 'aborted') controller.abort();
       await settled();
       expect(left).toHaveLength(1);
-      expect([line.size, clock.pending]).toEqual([0, []]);
+      expect([line.size, line.first, caller.line]).toEqual([0, undefined, undefined]);
+      expectNoDeadline(deadlines, clock);
       expect(getEventListeners(controller.signal, 'abort')).toEqual([]);
       controller.abort();
       await clock.advance(1_000);
