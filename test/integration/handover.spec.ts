@@ -156,7 +156,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
     return { name, replica, acquire: (of, options) => locker.acquire(of, options) };
   }
 
-  async function pending(count: number): Promise<void> {
+  async function queued(count: number): Promise<void> {
     await eventually(async () => (await asker.query(key)).pending.length === count, {
       message: `${count} stand in the queue`,
     });
@@ -182,7 +182,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
   async function queueUp(contender: Contender, options?: AcquireOptions): Promise<Waiting> {
     const before = (await asker.query(key)).pending.length;
     const waiting = begin(contender, options);
-    await pending(before + 1);
+    await queued(before + 1);
     return waiting;
   }
 
@@ -197,7 +197,11 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
   }
 
   /** Waits for its grant: in time, and the server names the same holder. */
-  async function served({ name, granted }: Waiting, since: number, within: number): Promise<Turn> {
+  async function expectServed(
+    { name, granted }: Waiting,
+    since: number,
+    within: number,
+  ): Promise<Turn> {
     const turn = await granted;
     expect(await holders()).toEqual([name]);
     expect(turn.grantedAt - since).toBeLessThan(within);
@@ -205,10 +209,10 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
   }
 
   /** All of them in this order, each giving the key back at once. */
-  async function servedInOrder(all: readonly Waiting[], since: number, each: number) {
+  async function expectServedInOrder(all: readonly Waiting[], since: number, each: number) {
     let from = since;
     for (const waiting of all) {
-      const turn = await served(waiting, from, each);
+      const turn = await expectServed(waiting, from, each);
       from = monotonic();
       await turn.release();
     }
@@ -299,11 +303,11 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       await points[point]?.(proxy, release);
       abort.abort();
       await expect(aborted.granted).rejects.toMatchObject({ name: 'AbortError' });
-      if (released === undefined) await pending(1);
+      if (released === undefined) await queued(1);
       const since = monotonic();
       letPass(proxy);
       await (released ?? release());
-      await servedInOrder([next], since, CLAIM_WINDOW);
+      await expectServedInOrder([next], since, CLAIM_WINDOW);
     });
   });
 
@@ -320,7 +324,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       expect(await holders()).toEqual([]);
       expect((await asker.query(key)).pending).toHaveLength(1);
       await doomed.replica.kill();
-      await servedInOrder([next], freedAt, CLAIM_WINDOW + SLACK);
+      await expectServedInOrder([next], freedAt, CLAIM_WINDOW + SLACK);
     });
 
     it('is killed when its claim was granted, before it knew: the next is served when that lease is over', async () => {
@@ -334,7 +338,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       await claim;
       await heldBy('doomed');
       await doomed.replica.kill();
-      await servedInOrder([next], monotonic(), TTL + SLACK);
+      await expectServedInOrder([next], monotonic(), TTL + SLACK);
     });
 
     it('is stopped when the key is reserved for it, and goes on late: it does not hold, and is served later', async () => {
@@ -346,17 +350,17 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       sleeper.replica.pause();
       const freedAt = monotonic();
       await turn.release();
-      await servedInOrder([second], freedAt, CLAIM_WINDOW + SLACK);
-      const last = await served(third, monotonic(), CLAIM_WINDOW);
+      await expectServedInOrder([second], freedAt, CLAIM_WINDOW + SLACK);
+      const last = await expectServed(third, monotonic(), CLAIM_WINDOW);
 
       // It finds the message that woke it, long ago, and asks.
       sleeper.replica.resume();
-      await pending(1);
+      await queued(1);
       expect(await sleeper.replica.beliefs()).toEqual([]);
       expect(await holders()).toEqual(['third']);
       const since = monotonic();
       await last.release();
-      await servedInOrder([late], since, CLAIM_WINDOW);
+      await expectServedInOrder([late], since, CLAIM_WINDOW);
     });
 
     it('is stopped when its claim was granted, and goes on after that lease: it does not hold, and is served later', async () => {
@@ -370,17 +374,17 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       await claim;
       await heldBy('sleeper');
       sleeper.replica.pause();
-      const last = await served(next, monotonic(), TTL + SLACK);
+      const last = await expectServed(next, monotonic(), TTL + SLACK);
 
       // It finds the reply that says "granted", long ago.
       letPass(proxy);
       sleeper.replica.resume();
-      await pending(1);
+      await queued(1);
       expect(await sleeper.replica.beliefs()).toEqual([]);
       expect(await holders()).toEqual(['next']);
       const since = monotonic();
       await last.release();
-      await servedInOrder([late], since, CLAIM_WINDOW);
+      await expectServedInOrder([late], since, CLAIM_WINDOW);
     });
   });
 
@@ -393,7 +397,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       await eventually(async () => (await subscribers()).length === 1);
       const freedAt = monotonic();
       await turn.release();
-      await servedInOrder([first], freedAt, CLAIM_WINDOW);
+      await expectServedInOrder([first], freedAt, CLAIM_WINDOW);
     });
 
     it('is cut between the release and the claim, and the message with it: it keeps its turn', async () => {
@@ -407,7 +411,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       await message;
       expect(await cutSubscribers()).toBe(2);
       letPass(proxy);
-      await servedInOrder([first, second], freedAt, CLAIM_WINDOW);
+      await expectServedInOrder([first, second], freedAt, CLAIM_WINDOW);
     });
   });
 
@@ -426,7 +430,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
         const freedAt = monotonic();
         await turn.release();
         if (ack === 'late') letPass(proxy);
-        await servedInOrder([first], freedAt, bound);
+        await expectServedInOrder([first], freedAt, bound);
         letPass(proxy);
       },
     );
@@ -450,7 +454,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
         const freedAt = monotonic();
         await turn.release();
         if (ack === 'late') letPass(proxy);
-        await servedInOrder([first], freedAt, bound);
+        await expectServedInOrder([first], freedAt, bound);
         letPass(proxy);
       },
     );
@@ -465,8 +469,8 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       const freedAt = monotonic();
       await turn.release();
       await message;
-      await servedInOrder([next], freedAt, CLAIM_WINDOW + SLACK);
-      await servedInOrder([deaf], queuedAt, LOOKING_TTL + SLACK);
+      await expectServedInOrder([next], freedAt, CLAIM_WINDOW + SLACK);
+      await expectServedInOrder([deaf], queuedAt, LOOKING_TTL + SLACK);
     });
 
     it.each(['twice', 'to all who wait'])(
@@ -486,7 +490,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
         expect((await asker.query(key)).pending).toHaveLength(3);
         const freedAt = monotonic();
         await turn.release();
-        await servedInOrder(all, freedAt, CLAIM_WINDOW);
+        await expectServedInOrder(all, freedAt, CLAIM_WINDOW);
       },
     );
 
@@ -508,7 +512,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       expect((await asker.query(key)).pending).toHaveLength(2);
       // The first is told three times by now.
       letPass(proxy);
-      await servedInOrder([a, b, c], freedAt, CLAIM_WINDOW);
+      await expectServedInOrder([a, b, c], freedAt, CLAIM_WINDOW);
     });
 
     it('comes again to one that holds, and to one that is done: nothing happens', async () => {
@@ -518,13 +522,13 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       const [token] = await observer.redis.zrange(`lock:{${key}}:q`, '0', '0');
       const freedAt = monotonic();
       await turn.release();
-      const held = await served(a, freedAt, CLAIM_WINDOW);
+      const held = await expectServed(a, freedAt, CLAIM_WINDOW);
       await publish(token as string);
       expect(await holders()).toEqual(['a']);
       const since = monotonic();
       await held.release();
       await publish(token as string);
-      await servedInOrder([b], since, CLAIM_WINDOW);
+      await expectServedInOrder([b], since, CLAIM_WINDOW);
     });
 
     /** To all processes: only the one that knows the token heeds it. */
@@ -544,7 +548,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       const third = await queueUp(open('third'));
       await doomed.replica.kill();
       const killedAt = monotonic();
-      const turn = await served(first, killedAt, TTL + SLACK);
+      const turn = await expectServed(first, killedAt, TTL + SLACK);
       const since = monotonic();
       await turn.release();
       const both = [second, third].map(async ({ granted }) => {
@@ -570,7 +574,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
         proxy.hold(frozen);
         const since = monotonic();
         const released = turn.release();
-        const taken = await served(next, since, bound);
+        const taken = await expectServed(next, since, bound);
         expect(await released).toBe('unconfirmed');
         await eventually(() => monotonic() > since + TTL, { timeout: 2 * TTL });
         letPass(proxy);
@@ -597,7 +601,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
             expect(await each.release()).toBe('released');
           }),
         ]);
-        await pending(0);
+        await queued(0);
       }
     });
   });
@@ -625,7 +629,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
         });
         const freedAt = monotonic();
         await turn.release();
-        await servedInOrder(all, freedAt, CLAIM_WINDOW);
+        await expectServedInOrder(all, freedAt, CLAIM_WINDOW);
       });
 
       it('just before the release: all are served when they look', async () => {
