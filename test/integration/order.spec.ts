@@ -29,12 +29,17 @@ import { type OrderEvent, OrderJudge } from './support/order-judge.js';
 import type { LogEntry, OrderTakerDone, OrderTakerOptions } from './support/order-taker.js';
 import { QueueMonitor } from './support/queue-monitor.js';
 
-const PROCESSES = ['a', 'b', 'c', 'd'];
+/** How many callers each has on each key. Those with one, which pauses, come anew at any moment. */
+const PROCESSES = [
+  { name: 'a', callers: 4, pauses: 0 },
+  { name: 'b', callers: 4, pauses: 0 },
+  { name: 'c', callers: 1, pauses: 0.5 },
+  { name: 'd', callers: 1, pauses: 0.5 },
+];
 const KEYS = ['k0', 'k1', 'k2'];
-/** Of each process on each key. */
-const CALLERS = 4;
 const GRANTS = Number(process.env['ORDER_GRANTS'] ?? 10_000);
-const TURNS = Math.ceil(GRANTS / (PROCESSES.length * KEYS.length * CALLERS));
+/** Of each process on each key; its callers share them. */
+const TURNS = 4 * Math.ceil(GRANTS / (PROCESSES.length * KEYS.length * 4));
 /** At least so many grants a second are expected of the slowest machine. */
 const SLOWEST = 100;
 const END = '"end"';
@@ -46,7 +51,7 @@ const WAYS: readonly {
 }[] = [{ title: 'by default', options: {}, longestRun: 1 }];
 
 describe.each(WAYS)(
-  `${PROCESSES.length} processes x ${CALLERS} callers on each of ${KEYS.length} keys, ${GRANTS} grants, $title`,
+  `${PROCESSES.length} processes on ${KEYS.length} keys, ${GRANTS} grants, $title`,
   ({ options, longestRun }) => {
     let server: RedisServer;
     let observer: Redis;
@@ -59,7 +64,7 @@ describe.each(WAYS)(
         server = await RedisServer.start();
         observer = new Redis(server.url);
         judge = new OrderJudge(longestRun);
-        const takers = PROCESSES.map((process) => startTaker(process));
+        const takers = PROCESSES.map((each) => startTaker(each));
         let monitor: QueueMonitor | undefined;
         try {
           await Promise.all(
@@ -101,13 +106,18 @@ describe.each(WAYS)(
       await server?.stop();
     });
 
-    function startTaker(name: string): TestWorker<OrderTakerDone | 'ready', 'go'> {
+    function startTaker({
+      name,
+      callers,
+      pauses,
+    }: (typeof PROCESSES)[number]): TestWorker<OrderTakerDone | 'ready', 'go'> {
       const taker: OrderTakerOptions = {
         port: server.port,
         process: name,
         keys: KEYS,
-        callers: CALLERS,
-        turns: TURNS,
+        callers,
+        turns: TURNS / callers,
+        pauses,
         locker: options,
       };
       return spawnWorker(new URL('./support/order-taker.ts', import.meta.url), {
@@ -135,12 +145,14 @@ describe.each(WAYS)(
 
     it('every caller takes all of its turns, one at a time', () => {
       expect(done.flatMap(({ errors }) => errors)).toEqual([]);
-      const turns = PROCESSES.map((name) =>
+      const turns = PROCESSES.map(({ name }) =>
         KEYS.map((key) =>
           log.filter(([what, k, p]) => what === 'enter' && k === key && p === name),
-        ).map(({ length }) => length),
+        ),
       );
-      expect(turns).toEqual(PROCESSES.map(() => KEYS.map(() => CALLERS * TURNS)));
+      expect(turns.map((keys) => keys.map(({ length }) => length))).toEqual(
+        PROCESSES.map(() => KEYS.map(() => TURNS)),
+      );
       expect(judge.overlaps).toEqual([]);
       // What was judged is what was logged.
       expect(judge.grants).toBe(log.length / 2);

@@ -1,4 +1,5 @@
 /** A process of `order.spec.ts`: callers that take their turns on a few keys and write down when they enter and leave. */
+import { setTimeout as pause } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { Locker } from '../../../lib/core/locker.js';
 import type { LockerOptions } from '../../../lib/core/options.js';
@@ -12,6 +13,8 @@ export interface OrderTakerOptions {
   readonly callers: number;
   /** How many turns each of them takes. */
   readonly turns: number;
+  /** How often, of 1, a caller pauses for a moment before its next turn: then the process has no stand for a while. */
+  readonly pauses: number;
   readonly locker: Partial<LockerOptions>;
 }
 
@@ -63,6 +66,7 @@ async function takeTurns(key: string): Promise<void> {
     await log('leave', key, options.process, lock.fencingToken);
     const released = await lock.release();
     if (released !== 'released') errors.push(`Released: ${released}`);
+    if (Math.random() < options.pauses) await pause(1);
   }
 }
 
