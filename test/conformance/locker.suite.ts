@@ -1161,6 +1161,38 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(result).toBe('second');
       });
 
+      it('lets calls below a holder enter its key again, also behind a sibling, and refuses all others', async () => {
+        const draining = gate();
+        // Started outside of the holder's call, though it runs meanwhile.
+        const others = draining.opened.then(() =>
+          Promise.all([
+            rejection(locker.acquire(key)),
+            rejection(locker.tryAcquire(key)),
+            rejection(locker.using(key, () => 'other')),
+          ]),
+        );
+        const entered = await locker.using(key, async () => {
+          locker.stopGranting();
+          draining.open();
+          const inside = gate();
+          const order: string[] = [];
+          const siblings = [
+            locker.using(key, async () => {
+              await inside.opened;
+              order.push('first');
+            }),
+            locker.using(key, () => order.push('second')),
+            locker.acquire(key).then((lock) => lock.release()),
+          ];
+          for (const error of await others) expect(error).toMatchObject(refused);
+          expect(order).toEqual([]);
+          inside.open();
+          await Promise.all(siblings);
+          return order;
+        });
+        expect(entered).toEqual(['first', 'second']);
+      });
+
       it('close waits for holders, for up to drainTimeout', async () => {
         const draining = open({ drainTimeout: '5s' });
         const lock = await draining.acquire(key);

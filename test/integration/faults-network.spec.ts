@@ -16,6 +16,7 @@ import { eventually } from '../support/eventually.js';
 import { RedisServer } from '../support/redis-server.js';
 import { TcpProxy, type Verdict } from '../support/tcp-proxy.js';
 import {
+  CLAIM_WINDOW,
   COMMAND_TIMEOUT,
   lockerOptions,
   LONGEST_RECONNECT,
@@ -286,6 +287,58 @@ describe('a connection hangs or is cut', () => {
     const taken = await waiting;
     // Not only by its rare look for itself, after half its ttl.
     expect(taken.grantedAt - freedAt).toBeLessThan(5_000);
+  });
+
+  it('a short outage: those who have waited stay in line, and are served in their order afterwards', async () => {
+    await using server = await RedisServer.start();
+    await using proxy = await TcpProxy.start(server.port);
+    using observer = new Observer(server.url);
+    // They look for themselves, in vain, every half of this.
+    const ttl = 2_000;
+    await using holder = await other.open(lockerOptions(server.url, { ttl: 20_000 }));
+    await using cut = await one.open(lockerOptions(proxy.url, { ttl }));
+    await using alsoCut = await one.open(lockerOptions(proxy.url, { ttl }));
+    await using spared = await other.open(lockerOptions(server.url, { ttl }));
+    const lock = await holder.acquire('k');
+    const order: string[] = [];
+    const wait = async (locker: RemoteLocker, name: string) => {
+      const taken = await locker.acquire('k', { waitTimeout: 15_000 });
+      order.push(name);
+      expect((await taken.release()).value).toBe('released');
+    };
+    const waits: Promise<void>[] = [];
+    for (const [name, locker] of Object.entries({ cut, spared, alsoCut })) {
+      waits.push(wait(locker, name));
+      await eventually(async () => (await observer.waiting('k')) === waits.length);
+    }
+    waits.push(wait(cut, 'cut, second caller'));
+
+    proxy.refuse();
+    proxy.cutAll();
+    const cutAt = monotonic();
+    await eventually(() => monotonic() > cutAt + ttl / 2 + 100);
+    proxy.accept();
+    for (const locker of [cut, alsoCut]) {
+      await eventually(async () => (await locker.namesOfEvents()).includes('available'), {
+        timeout: RECOVERY,
+      });
+    }
+    await eventually(
+      async () =>
+        (await holder.query('k')).value.pending.length === 3 &&
+        ((await observer.redis.pubsub('CHANNELS', 'lock:wake:*')) as string[]).length === 3,
+      { timeout: RECOVERY, message: 'all are in line, and listen' },
+    );
+    const freedAt = monotonic();
+    await lock.release();
+    await Promise.all(waits);
+    expect(monotonic() - freedAt).toBeLessThan(CLAIM_WINDOW);
+    expect(order.filter((name) => name in { cut, spared, alsoCut })).toEqual([
+      'cut',
+      'spared',
+      'alsoCut',
+    ]);
+    expect(order.indexOf('cut, second caller')).toBeGreaterThan(order.indexOf('cut'));
   });
 
   it('the release is published while a waiter is not subscribed: it is served when it is again', async () => {

@@ -10,7 +10,14 @@ import { FENCE_RANGE } from '../../lib/core/backend/lock-backend.js';
 import { eventually } from '../support/eventually.js';
 import { freeRecord } from '../support/lock-keys.js';
 import { RedisServer } from '../support/redis-server.js';
-import { CLAIM_WINDOW, lockerOptions, Observer, SLACK, TTL } from './support/faults.js';
+import {
+  CLAIM_WINDOW,
+  COMMAND_TIMEOUT,
+  lockerOptions,
+  Observer,
+  SLACK,
+  TTL,
+} from './support/faults.js';
 import { monotonic, type RemoteLock, type RemoteLocker, Replica } from './support/replica.js';
 
 /** Long: what must not take as long as a ttl is told apart from what may. */
@@ -49,6 +56,12 @@ async function queueUp(
   granted.catch(() => {});
   await eventually(async () => (await observer.waiting('k')) === before + 1);
   return { granted };
+}
+
+/** The server's numbers of all connections that are open. */
+async function clientIds(): Promise<string[]> {
+  const clients = (await observer.redis.client('LIST')) as string;
+  return [...clients.matchAll(/^id=(\d+)/gm)].map(([, id = '']) => id);
 }
 
 describe('the holder', () => {
@@ -276,6 +289,28 @@ describe('the event loop is blocked', () => {
     await using locker = await one.open(lockerOptions(server.url));
     const { value } = await locker.usingBlocked('k', {}, TTL / 2);
     expect(value).toEqual({ assertHeld: 'passed', abortedAtOnce: false, outcome: 'resolved' });
+  });
+
+  it('for longer than the command timeout, with commands under way: a healthy connection is not dropped', async () => {
+    await using locker = await one.open(lockerOptions(server.url, { ttl: LONG_TTL }));
+    await using rival = await other.open(lockerOptions(server.url, { ttl: LONG_TTL }));
+    const lock = await rival.acquire('k');
+    // So that there's a subscriber connection as well.
+    const { granted } = await queueUp(locker);
+    const connections = await clientIds();
+    for (let round = 0; round < 3; round += 1) {
+      // Sent before the block, answered meanwhile, and timed out when it ends: whatever becomes of the call.
+      const asked = locker.acquire(`asked ${round}`).catch(() => {});
+      await Promise.all([asked, one.block(COMMAND_TIMEOUT + 500)]);
+      await (await locker.acquire('next')).release();
+    }
+    expect(await clientIds()).toEqual(connections);
+    expect(await locker.namesOfEvents()).not.toContain('unavailable');
+    const freedAt = monotonic();
+    await lock.release();
+    const taken = await granted;
+    expect(taken.grantedAt - freedAt).toBeLessThan(CLAIM_WINDOW);
+    await taken.release();
   });
 
   it('without `using`, and the signal not asked for before: it has aborted when it is read', async () => {

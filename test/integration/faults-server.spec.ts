@@ -394,6 +394,82 @@ describe('Redis is frozen', () => {
   });
 });
 
+describe("a caller's own deadline says why it got no lock", () => {
+  /** Long enough to look for itself (after half its ttl) meanwhile, and for that to time out. */
+  const LOOKS = TTL / 2 + COMMAND_TIMEOUT + SLACK;
+  interface Row {
+    readonly why: string;
+    readonly code: string;
+    readonly waitTimeout: number;
+    readonly heldBy?: 'its process' | 'another';
+    readonly frozen?: 'before' | 'meanwhile' | 'for a while';
+    /** It needn't wait for its deadline: nobody was ever there to be asked. */
+    readonly sooner?: true;
+  }
+  const rows: readonly Row[] = [
+    {
+      why: 'another process holds the key',
+      code: 'LOCK_TIMEOUT',
+      waitTimeout: 300,
+      heldBy: 'another',
+    },
+    {
+      why: 'its own process holds the key',
+      code: 'LOCK_TIMEOUT',
+      waitTimeout: 300,
+      heldBy: 'its process',
+    },
+    {
+      why: 'the server is frozen',
+      code: 'LOCK_UNAVAILABLE',
+      waitTimeout: LOOKS,
+      frozen: 'before',
+      sooner: true,
+    },
+    {
+      why: 'the server has frozen while it waited',
+      code: 'LOCK_UNAVAILABLE',
+      waitTimeout: LOOKS,
+      heldBy: 'another',
+      frozen: 'meanwhile',
+    },
+    {
+      why: 'the server was frozen for a while, and the key is still held',
+      code: 'LOCK_TIMEOUT',
+      waitTimeout: LOOKS + LONGEST_RECONNECT + SLACK,
+      heldBy: 'another',
+      frozen: 'for a while',
+    },
+  ];
+
+  it.each(rows)('$why: $code', async ({ code, waitTimeout, heldBy, frozen, sooner }) => {
+    await using server = await RedisServer.start();
+    await using locker = await one.open(lockerOptions(server.url));
+    await using rival = await other.open(lockerOptions(server.url, { ttl: 20_000 }));
+    await Promise.all([locker.connect(), rival.connect()]);
+    await (await locker.acquire('warm')).release();
+    if (heldBy !== undefined) await (heldBy === 'another' ? rival : locker).acquire('k');
+    if (frozen === 'before') server.pause();
+
+    const waiting = failureOf(locker.acquire('k', { waitTimeout }));
+    if (heldBy !== undefined) {
+      await eventually(async () => (await rival.query('k')).value.pending.length === 1);
+      if (frozen !== undefined) server.pause();
+    }
+    if (frozen === 'for a while') {
+      // It has looked, and got no answer.
+      await eventually(async () => (await locker.namesOfEvents()).includes('unavailable'), {
+        timeout: LOOKS,
+      });
+      server.resume();
+    }
+    const failure = await waiting;
+    expect(failure.code).toBe(code);
+    expect(failure.took).toBeLessThan(waitTimeout + COMMAND_TIMEOUT + SLACK);
+    expect(failure.took).toBeGreaterThan(sooner ? 0 : waitTimeout - 10);
+  });
+});
+
 describe('Redis refuses', () => {
   it('new locks for lack of memory, but no release and no renewal', async () => {
     await using server = await RedisServer.start();

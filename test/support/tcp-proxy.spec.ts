@@ -99,6 +99,38 @@ describe('TcpProxy', () => {
     expect(await Promise.all([first, second])).toEqual([1, 1]);
   });
 
+  it('picks a reply by its bytes: swallows it, holds from it on, or cuts', async () => {
+    const told: string[] = [];
+    client.on('message', (_channel, message: string) => told.push(message));
+    await client.subscribe('c');
+    let judged = 0;
+    proxy.onReply = (bytes) => {
+      judged += 1;
+      if (bytes.includes('lost')) return 'swallow';
+      return bytes.includes('late') ? 'hold' : 'pass';
+    };
+    // One by one, so that no two come in one piece.
+    const publish = async (message: string) => {
+      const before = judged;
+      expect(await direct.publish('c', message)).toBe(1);
+      await eventually(() => judged === before + 1);
+    };
+    await publish('lost');
+    await publish('one');
+    await eventually(() => told.length === 1);
+    await publish('late');
+    await publish('two');
+    expect(await settled(client.ping(), 50)).toBe(false);
+    expect(told).toEqual(['one']);
+    proxy.onReply = () => 'pass';
+    proxy.resume('down');
+    await eventually(() => told.length === 3);
+    expect(told).toEqual(['one', 'late', 'two']);
+    proxy.onReply = () => 'cut';
+    await direct.publish('c', 'last');
+    await eventually(() => client.status === 'end');
+  });
+
   it('delays a direction and keeps the order', async () => {
     proxy.delay(60, 'down');
     const begin = performance.now();

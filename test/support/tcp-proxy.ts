@@ -21,6 +21,15 @@ export type Direction = 'up' | 'down';
  */
 export type Verdict = 'pass' | 'cut-after-reply' | 'cut' | 'hold';
 
+/**
+ * What happens to a piece of the reply stream.
+ * - `pass`: it's delivered
+ * - `swallow`: it's lost, and what comes after it isn't
+ * - `cut`: its connection is cut, and it's lost
+ * - `hold`: from this piece on, its connection's replies are held until `resume()`
+ */
+export type ReplyVerdict = 'pass' | 'swallow' | 'cut' | 'hold';
+
 const DIRECTIONS: readonly Direction[] = ['up', 'down'];
 
 export class TcpProxy {
@@ -29,6 +38,8 @@ export class TcpProxy {
    * as long as it's small, so `bytes.includes('...')` finds a command; a large one may come in several pieces.
    */
   onRequest: (bytes: Buffer) => Verdict = () => 'pass';
+  /** Asked for each piece of bytes from the server, before it's delivered: replies, and messages to a subscriber. */
+  onReply: (bytes: Buffer) => ReplyVerdict = () => 'pass';
   readonly port: number;
   readonly #server: Server;
   readonly #links = new Set<Link>();
@@ -133,6 +144,7 @@ export class TcpProxy {
         delay: (direction) => this.#delays[direction],
         isHeld: (direction) => this.#held.has(direction),
         judge: (bytes) => this.onRequest(bytes),
+        judgeReply: (bytes) => this.onReply(bytes),
         dropsReply: () => this.#repliesToDrop > 0 && this.#repliesToDrop-- > 0,
         closed: () => this.#links.delete(link),
       },
@@ -160,6 +172,7 @@ interface Rules {
   delay(direction: Direction): number;
   isHeld(direction: Direction): boolean;
   judge(bytes: Buffer): Verdict;
+  judgeReply(bytes: Buffer): ReplyVerdict;
   dropsReply(): boolean;
   closed(): void;
 }
@@ -219,7 +232,10 @@ class Link {
   }
 
   #onReply(bytes: Buffer): void {
-    if (this.#cutsOnReply || this.#rules.dropsReply()) return this.cut();
+    const verdict = this.#rules.judgeReply(bytes);
+    if (verdict === 'cut' || this.#cutsOnReply || this.#rules.dropsReply()) return this.cut();
+    if (verdict === 'swallow') return;
+    if (verdict === 'hold') this.#lanes.down.hold();
     this.#forward('down', () => this.#client.write(bytes));
   }
 

@@ -4,6 +4,7 @@ import type { AcquireOptions, TryAcquireOptions } from '../../../lib/core/locker
 import { Locker } from '../../../lib/core/locker.js';
 import type { Lock } from '../../../lib/core/lock.js';
 import type { LockerOptions } from '../../../lib/core/options.js';
+import { Beliefs } from './beliefs.js';
 import type {
   Call,
   FromReplica,
@@ -36,6 +37,7 @@ const locks: Lock[] = [];
 const losses: Promise<Loss>[] = [];
 const aborts = new Map<string, AbortController>();
 const warnings: string[] = [];
+const beliefs = new Beliefs();
 
 process.on('warning', ({ name, message }) => {
   if (name !== 'ExperimentalWarning') warnings.push(`${name}: ${message}`);
@@ -43,6 +45,7 @@ process.on('warning', ({ name, message }) => {
 
 function keep(lock: Lock): { id: number; fencingToken: number } {
   locks.push(lock);
+  beliefs.watch(lock);
   losses.push(
     new Promise((resolve) => {
       const { signal } = lock;
@@ -126,6 +129,7 @@ const methods: Record<string, (...args: never[]) => unknown> = {
     const wallClock = Date.now;
     Date.now = () => wallClock() + ms;
   },
+  beliefs: () => beliefs.all,
   warnings: () => warnings,
   quit: () => Promise.all(lockers.map((locker) => locker.close())).then(() => undefined),
 };

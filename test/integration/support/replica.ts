@@ -14,6 +14,7 @@ import type { LeaseState } from '../../../lib/core/lease.js';
 import type { LockState } from '../../../lib/core/backend/lock-backend.js';
 import type { LockerOptions } from '../../../lib/core/options.js';
 import { spawnWorker, type TestWorker } from '../../support/worker.js';
+import type { Belief } from './beliefs.js';
 import type {
   Call,
   FromReplica,
@@ -74,6 +75,11 @@ export class Replica {
   /** What Node has warned of in that process (leaking listeners, for one), but for experimental features. */
   async warnings(): Promise<string[]> {
     return (await this.call<string[]>('warnings')).value;
+  }
+
+  /** When its holders believed that they held a lock. */
+  async beliefs(): Promise<Belief[]> {
+    return (await this.call<Belief[]>('beliefs')).value;
   }
 
   /** Whether nobody has ended it on purpose. */
