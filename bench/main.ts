@@ -66,10 +66,13 @@ async function runAll(cases: readonly PlannedCase[], { rounds, scale }: Command)
       for (const adapter of libraries) {
         const about = [workload.id, one.id, adapter.id].filter(Boolean).join(', ');
         progress(`${runs.length + 1}/${total} ${about}, round ${round}`);
+        const start = performance.now();
         const outcome = await onServerOfItsOwn((url) =>
           measure({ workload: workload.id, case: one.id, adapter: adapter.id, url, scale }),
         );
-        runs.push({ workload: workload.id, case: one.id, library: adapter.id, round, outcome });
+        const took = Math.round(performance.now() - start);
+        const [library, id] = [adapter.id, one.id];
+        runs.push({ workload: workload.id, case: id, library, round, took, outcome });
       }
     }
   }

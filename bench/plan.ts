@@ -22,6 +22,11 @@ const QUICK = [
   'ours',
   'ours-decorator',
 ];
+/** What they are run in alone, for the sake of time. */
+const QUICK_WORKLOADS: Readonly<Record<string, readonly string[]>> = {
+  'redis-semaphore': ['W1', 'W2', 'W4', 'W6', 'W9'],
+  'ours-decorator': ['W1', 'W2', 'decorator'],
+};
 
 export function plan(command: Command): PlannedCase[] {
   const chosen = chosenLibraries(command.libraries, command.scale);
@@ -33,6 +38,7 @@ export function plan(command: Command): PlannedCase[] {
       for (const adapter of chosen) {
         if (adapter.only !== undefined && !adapter.only.includes(workload.id)) continue;
         if (one.libraries !== undefined && !one.libraries.includes(adapter.id)) continue;
+        if (isLeftOut(adapter, workload, command)) continue;
         const lacking = one.needs.find((ability) => adapter.lacks[ability] !== undefined);
         const reason =
           reasons.get(adapter) ?? (lacking === undefined ? undefined : adapter.lacks[lacking]);
@@ -42,6 +48,12 @@ export function plan(command: Command): PlannedCase[] {
       return { workload, case: one, libraries, absent };
     }),
   );
+}
+
+function isLeftOut({ id }: Adapter, workload: Workload, { scale, libraries }: Command): boolean {
+  const alone = QUICK_WORKLOADS[id];
+  if (scale !== 'quick' || libraries !== undefined || alone === undefined) return false;
+  return !alone.includes(workload.id);
 }
 
 function chosenWorkloads(ids: readonly string[] | undefined): readonly Workload[] {

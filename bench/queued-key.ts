@@ -36,8 +36,9 @@ export class QueuedKey {
     await backend.connect();
     await backend.wakeUp.subscribe();
     const queued = new QueuedKey(backend, key);
-    backend.wakeUp.onWake((token) => {
-      if (token === undefined) return;
+    backend.wakeUp.onWake((token, within = 0) => {
+      // Others are only told when to look.
+      if (token === undefined || within > 0) return;
       queued.#woken.push(token);
       queued.#onWoken?.();
     });

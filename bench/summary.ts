@@ -8,6 +8,8 @@ export interface Run {
   readonly case: string;
   readonly library: string;
   readonly round: number;
+  /** How long it took in all, in ms. */
+  readonly took: number;
   readonly outcome: MeasurementOutcome;
 }
 

@@ -2,9 +2,8 @@ import { CriticalSection } from '../critical-section.js';
 import { median } from '../statistics.js';
 import { type Bench, DEFAULT_TTL, type Measured, type Workload } from './workload.js';
 
-const BLOCK = 50;
-const WARM_UP_BLOCKS = 20;
-const BLOCKS = { quick: 40, full: 200 } as const;
+const WARM_UP = 1_000;
+const CALLS = { quick: 3_000, full: 15_000 } as const;
 
 interface Way {
   readonly call: () => Promise<unknown>;
@@ -20,39 +19,36 @@ async function beside(url: string, { scale }: Bench): Promise<Measured> {
   const section = new CriticalSection();
   const work = section.pass;
   const service: Way = { call: () => locks.using('key', work), times: [], cpu: 0 };
-  const decorator: Way = { call: () => guarded.run('key', work), times: [], cpu: 0 };
-  const runBlock = async (way: Way): Promise<void> => {
+  const method: Way = { call: () => guarded.run('key', work), times: [], cpu: 0 };
+  const callOnce = async (way: Way): Promise<void> => {
     const before = process.cpuUsage();
-    for (let i = 0; i < BLOCK; i += 1) {
-      const start = performance.now();
-      await way.call();
-      way.times.push((performance.now() - start) * 1_000);
-    }
+    const start = performance.now();
+    await way.call();
+    way.times.push((performance.now() - start) * 1_000);
     const { user, system } = process.cpuUsage(before);
     way.cpu += user + system;
   };
   // A B B A, so that neither is always the one after the other.
-  const run = async (blocks: number): Promise<void> => {
-    for (let i = 0; i < blocks; i += 1) {
-      const order = i % 2 === 0 ? [service, decorator] : [decorator, service];
-      for (const way of order) await runBlock(way);
+  const run = async (calls: number): Promise<void> => {
+    for (let i = 0; i < calls; i += 1) {
+      for (const way of i % 2 === 0 ? [service, method] : [method, service]) await callOnce(way);
     }
   };
-  await run(WARM_UP_BLOCKS);
-  for (const way of [service, decorator]) {
+  await run(WARM_UP);
+  for (const way of [service, method]) {
     way.times.length = 0;
     way.cpu = 0;
   }
-  await run(BLOCKS[scale]);
-  const calls = BLOCKS[scale] * BLOCK;
+  const calls = CALLS[scale];
+  await run(calls);
   await application.close();
-  const [servicePlain, decorated] = [median(service.times), median(decorator.times)];
+  const [servicePlain, decorated] = [median(service.times), median(method.times)];
   return {
     values: {
       service: servicePlain,
       decorator: decorated,
       difference: decorated - servicePlain,
-      cpuDifference: (decorator.cpu - service.cpu) / calls,
+      cpuDifference: (method.cpu - service.cpu) / calls,
     },
     violations: section.violations,
     errors: 0,

@@ -37,11 +37,11 @@ async function byWaiters({ url, redis, scale }: Bench): Promise<Measured> {
 }
 
 const HELD = {
-  quick: [1, 1_000, 10_000],
+  quick: [1_000, 10_000],
   full: [1, 1_000, 10_000, 100_000],
 } as const;
 /** Long enough for the most locks to be taken while the first are renewed. */
-const TTL = { quick: 3_000, full: 9_000 } as const;
+const TTL = { quick: 2_000, full: 9_000 } as const;
 const RENEWALS = 3;
 /** Below this, what the process does anyway outweighs the leases. */
 const MANY = 1_000;
@@ -85,7 +85,7 @@ const PROCESSES = [1, 4, 16, 64] as const;
 const CALLERS = 4;
 const KEY = 'key';
 const WARM_UP = 200;
-const DURATION = { quick: 600, full: 2_500 } as const;
+const DURATION = { quick: 400, full: 2_500 } as const;
 
 /** What a turn costs, by how many contend. */
 async function byProcesses({ open, meter, scale }: Bench): Promise<Measured> {

@@ -8,9 +8,9 @@ import type { Bench, Case, Measured, Workload } from './workload.js';
 
 const WAITERS = 100;
 const KEY = 'key';
-const WARM_UP = { quick: 150, full: 500 } as const;
-const DURATION = { quick: 1_000, full: 4_000 } as const;
-const BURSTS = { quick: 8, full: 30 } as const;
+const WARM_UP = { quick: 100, full: 500 } as const;
+const DURATION = { quick: 700, full: 4_000 } as const;
+const BURSTS = { quick: 3, full: 20 } as const;
 
 /** What is done under the lock; nothing to wait for where it's undefined. */
 type Work = (() => Promise<unknown>) | undefined;
@@ -108,7 +108,6 @@ async function burst({ open, meter, scale }: Bench, work: Work): Promise<Measure
     // The next burst finds the library at rest.
     await pause(20);
   };
-  await arrive();
   await arrive();
   totals.length = longest.length = 0;
   const phase = await meter.begin();

@@ -9,7 +9,7 @@ const WAITERS = 500;
 const KEY = 'key';
 /** Until everyone has asked, and whatever happens at first has happened, in ms. */
 const SETTLE = 700;
-const DURATION = { quick: 2_000, full: 6_000 } as const;
+const DURATION = { quick: 1_500, full: 6_000 } as const;
 
 interface Served {
   readonly lastGrant: number;

@@ -6,7 +6,7 @@ import type { Bench, Measured, Workload } from './workload.js';
 const LOCKS = 1_000;
 const TTL = 3_000;
 /** Whole intervals of renewal for each library: they renew at 1, 2, 2.4 and 2.5 s. */
-const DURATION = { quick: 5_000, full: 12_000 } as const;
+const DURATION = { quick: 3_000, full: 12_000 } as const;
 const TAKEN_AT_ONCE = 50;
 
 async function renewed({ open, meter, scale, redis }: Bench): Promise<Measured> {
