@@ -97,7 +97,8 @@ async function byProcesses({ open, meter, scale }: Bench): Promise<Measured> {
     const contend = async (client: LockClient, end: number, atEnd: () => void): Promise<void> => {
       while (performance.now() < end) {
         const held = await client.acquire(KEY);
-        section.pass();
+        section.enter(client.fencingToken?.(held));
+        section.leave();
         turns += 1;
         await client.release(held);
       }

@@ -35,7 +35,7 @@ class Contender {
       if (asked >= end) return onEnd();
       const held = await this.#client.acquire(KEY);
       const entered = performance.now();
-      this.#section.enter();
+      this.#section.enter(this.#client.fencingToken?.(held));
       if (this.#work !== undefined) await this.#work();
       this.#section.leave();
       if (entered < end) {
@@ -97,7 +97,7 @@ async function burst({ open, meter, scale }: Bench, work: Work): Promise<Measure
       Array.from({ length: WAITERS }, async () => {
         const held = await client.acquire(KEY);
         longestWait = Math.max(longestWait, performance.now() - start);
-        section.enter();
+        section.enter(client.fencingToken?.(held));
         if (work !== undefined) await work();
         section.leave();
         await client.release(held);

@@ -12,6 +12,7 @@ const SETTLE = 700;
 const DURATION = { quick: 1_500, full: 6_000 } as const;
 
 interface Served {
+  readonly firstGrant: number;
   readonly lastGrant: number;
   readonly violations: number;
 }
@@ -20,12 +21,15 @@ interface Served {
 async function wait({ open, send, next }: PeerSide): Promise<void> {
   const client = await open();
   const section = new CriticalSection();
+  let firstGrant = 0;
   let lastGrant = 0;
   const all = Promise.all(
     Array.from({ length: WAITERS }, async () => {
       const held = await client.acquire(KEY);
       lastGrant = machineNow();
-      section.pass();
+      firstGrant ||= lastGrant;
+      section.enter(client.fencingToken?.(held));
+      section.leave();
       await client.release(held);
     }),
   );
@@ -35,7 +39,7 @@ async function wait({ open, send, next }: PeerSide): Promise<void> {
   await pause(duration);
   send(spentSince(before));
   await all;
-  send({ lastGrant, violations: section.violations } satisfies Served);
+  send({ firstGrant, lastGrant, violations: section.violations } satisfies Served);
 }
 
 async function behindHolder({ open, startPeer, meter, scale }: Bench): Promise<Measured> {
@@ -59,7 +63,7 @@ async function behindHolder({ open, startPeer, meter, scale }: Bench): Promise<M
       serverCpu: (here.serverCpu / 1_000 / duration) * 100,
       served: served.lastGrant - releasedAt,
     },
-    violations: served.violations,
+    violations: served.violations + (served.firstGrant < releasedAt ? 1 : 0),
     errors: 0,
   };
 }
