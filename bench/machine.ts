@@ -24,7 +24,7 @@ export function describeMachine(redisServer: string): Machine {
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cores: availableParallelism(),
     memoryGiB: Math.round(totalmem() / 2 ** 30),
-    system: `${type()} ${release()}`,
+    system: `${type()} ${release().split('.', 2).join('.')}`,
     node: process.version,
     redis: /v=(\S+)/.exec(version)?.[1] ?? 'unknown',
     ioredis: ioredis.version,

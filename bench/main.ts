@@ -18,6 +18,7 @@ import { measure, type MeasurementOutcome } from './process/measurement.js';
 import {
   caseSection,
   isMet,
+  librarySection,
   measuredFor,
   runsOf,
   sectionMarkdown,
@@ -29,14 +30,17 @@ import { targets } from './targets.js';
 
 async function main(): Promise<void> {
   const command = parseCommand(process.argv.slice(2));
-  const cases = plan(command);
+  const planned = plan(command);
+  const { cases } = planned;
   const machine = describeMachine(process.env['REDIS_SERVER'] ?? 'redis-server');
   const startedAt = new Date();
   console.log(machineText(machine));
+  const libraries = librarySection(planned);
+  for (const note of libraries.notes) console.log(note);
 
   const runs = await runAll(cases, command);
 
-  const sections = cases.map((planned) => caseSection(planned, runs));
+  const sections = cases.map((one) => caseSection(one, runs));
   const verdict = targetSection(cases, runs);
   for (const section of [...sections, verdict]) console.log(sectionText(section));
   const took = Math.round((Date.now() - startedAt.getTime()) / 1_000);
@@ -48,14 +52,14 @@ async function main(): Promise<void> {
       `Written by \`npm run bench\` on ${startedAt.toISOString().slice(0, 10)}; ${describe(command)}. How to read it: README.md.`,
       machineText(machine),
     ];
-    const text = [...intro, ...[verdict, ...sections].map(sectionMarkdown)].join('\n\n');
+    const text = [...intro, ...[verdict, ...sections, libraries].map(sectionMarkdown)].join('\n\n');
     writeFileSync(command.markdown, `${text}\n`);
   }
   if (command.json !== undefined) {
     const record = { startedAt, took, machine, command, ...resultRecord(cases, runs) };
     writeFileSync(command.json, `${JSON.stringify(record, undefined, 2)}\n`);
   }
-  process.exitCode = cases.every((planned) => keptPromises(planned, runs)) ? 0 : 1;
+  process.exitCode = cases.every((one) => keptPromises(one, runs)) ? 0 : 1;
 }
 
 async function runAll(cases: readonly PlannedCase[], { rounds, scale }: Command): Promise<Run[]> {

@@ -4,7 +4,14 @@ import { type Command, UsageError } from './command-line.js';
 import { workloads } from './workloads/catalogue.js';
 import type { Case, Scale, Workload } from './workloads/workload.js';
 
-/** A case with the libraries that run it, and with those that don't, each with its reason. */
+/** What will be run. */
+export interface Plan {
+  readonly cases: readonly PlannedCase[];
+  /** Libraries that can't be run here at all, each with its reason. */
+  readonly unavailable: ReadonlyMap<Adapter, string>;
+}
+
+/** A case with the libraries that run it, and with those that can't, each with its reason. */
 export interface PlannedCase {
   readonly workload: Workload;
   readonly case: Case;
@@ -28,10 +35,14 @@ const QUICK_WORKLOADS: Readonly<Record<string, readonly string[]>> = {
   'ours-decorator': ['W1', 'W2', 'decorator'],
 };
 
-export function plan(command: Command): PlannedCase[] {
-  const chosen = chosenLibraries(command.libraries, command.scale);
-  const reasons = new Map(chosen.map((adapter) => [adapter, adapter.unavailable?.()]));
-  return chosenWorkloads(command.only).flatMap((workload) =>
+export function plan(command: Command): Plan {
+  const unavailable = new Map<Adapter, string>();
+  const chosen = chosenLibraries(command.libraries, command.scale).filter((adapter) => {
+    const reason = adapter.unavailable?.();
+    if (reason !== undefined) unavailable.set(adapter, reason);
+    return reason === undefined;
+  });
+  const cases = chosenWorkloads(command.only).flatMap((workload) =>
     workload.cases.map((one) => {
       const libraries: Adapter[] = [];
       const absent = new Map<Adapter, string>();
@@ -40,14 +51,14 @@ export function plan(command: Command): PlannedCase[] {
         if (one.libraries !== undefined && !one.libraries.includes(adapter.id)) continue;
         if (isLeftOut(adapter, workload, command)) continue;
         const lacking = one.needs.find((ability) => adapter.lacks[ability] !== undefined);
-        const reason =
-          reasons.get(adapter) ?? (lacking === undefined ? undefined : adapter.lacks[lacking]);
+        const reason = lacking === undefined ? undefined : adapter.lacks[lacking];
         if (reason === undefined) libraries.push(adapter);
         else absent.set(adapter, reason);
       }
       return { workload, case: one, libraries, absent };
     }),
   );
+  return { cases, unavailable };
 }
 
 function isLeftOut({ id }: Adapter, workload: Workload, { scale, libraries }: Command): boolean {

@@ -1,5 +1,5 @@
 import { adapters } from './adapters/catalogue.js';
-import type { PlannedCase } from './plan.js';
+import type { Plan, PlannedCase } from './plan.js';
 import { type Run, type Spread, Summary } from './summary.js';
 import { figure, Table } from './table.js';
 import { type Target, targets } from './targets.js';
@@ -28,6 +28,7 @@ export function caseSection(planned: PlannedCase, all: readonly Run[]): Section 
   ]);
   const table = new Table(['', ...columns.map(({ head }) => head)]);
   const notes: string[] = [];
+  const reasons: string[] = [];
   for (const adapter of planned.libraries) {
     const summary = new Summary(runs, adapter.id);
     table.add([adapter.title, ...columns.map(({ cell }) => cell(summary))]);
@@ -39,8 +40,9 @@ export function caseSection(planned: PlannedCase, all: readonly Run[]): Section 
   }
   for (const [adapter, reason] of planned.absent) {
     table.add([adapter.title, ...columns.map(() => '-')]);
-    notes.push(`${adapter.title}: -, ${reason}`);
+    reasons.push(`${adapter.title}: ${reason}`);
   }
+  if (reasons.length > 0) notes.push(`No figure: ${reasons.join('; ')}.`);
   return {
     title: `${workload.id} ${workload.title}${one.id === '' ? '' : `: ${one.id}`}`,
     about: [workload.about, one.about].filter(Boolean).join(' '),
@@ -70,6 +72,20 @@ function spreadText(spread: Spread | undefined, digits: number): string {
   const middle = figure(spread.median, digits);
   const [min, max] = [figure(spread.min, digits), figure(spread.max, digits)];
   return min === max ? middle : `${middle} [${min}–${max}]`;
+}
+
+/** How each library is set, and which can't be run here. */
+export function librarySection({ cases, unavailable }: Plan): Section {
+  const table = new Table(['library', '--libraries', 'settings']);
+  const run = new Set(cases.flatMap(({ libraries }) => libraries));
+  for (const adapter of adapters.filter((one) => run.has(one)))
+    table.add([adapter.title, adapter.id, adapter.settings]);
+  return {
+    title: 'Libraries',
+    about: 'Versions: bench/rivals/package.json.',
+    table,
+    notes: [...unavailable].map(([{ title }, reason]) => `Not run: ${title}: ${reason}.`),
+  };
 }
 
 /** Every target whose workload was run, beside what was measured. */
