@@ -9,8 +9,8 @@ import type { Bench, Case, Measured, Workload } from './workload.js';
 const WAITERS = 100;
 const KEY = 'key';
 const WARM_UP = { quick: 100, full: 500 } as const;
-const DURATION = { quick: 700, full: 4_000 } as const;
-const BURSTS = { quick: 3, full: 20 } as const;
+const DURATION = { quick: 500, full: 4_000 } as const;
+const BURSTS = { quick: 2, full: 20 } as const;
 
 /** What is done under the lock; nothing to wait for where it's undefined. */
 type Work = (() => Promise<unknown>) | undefined;

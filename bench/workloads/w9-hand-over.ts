@@ -7,7 +7,7 @@ import type { Bench, Measured, PeerSide, Workload } from './workload.js';
 
 const KEY = 'key';
 const WARM_UP = { quick: 8, full: 30 } as const;
-const ROUNDS = { quick: 50, full: 400 } as const;
+const ROUNDS = { quick: 40, full: 400 } as const;
 /** Until the waiter surely waits, in ms; and up to so much more, so that a poll comes at any moment. */
 const LEAD = 12;
 const SPREAD = 12;
