@@ -1,0 +1,37 @@
+import type { Adapter } from './adapter.js';
+import { asyncMutex } from './async-mutex.js';
+import { murlock } from './murlock.js';
+import { ours, oursPolling, oursWithoutHandOver } from './ours.js';
+import { oursDecorator } from './ours-decorator.js';
+import { raw } from './raw.js';
+import { rawBatch } from './raw-batch.js';
+import { rawPolling } from './raw-polling.js';
+import { redisKitLock } from './redis-kit-lock.js';
+import { redisSemaphore } from './redis-semaphore.js';
+import { redlock4 } from './redlock-4.js';
+import { redlock5 } from './redlock-5.js';
+import { redlockUniversal } from './redlock-universal.js';
+
+/** Every library that is measured, in the order of the tables: the limits, the rivals, ours. */
+export const adapters: readonly Adapter[] = [
+  raw,
+  rawPolling,
+  rawBatch,
+  asyncMutex,
+  redisSemaphore,
+  redlock4,
+  redlock5,
+  redlockUniversal,
+  murlock,
+  redisKitLock,
+  ours,
+  oursWithoutHandOver,
+  oursPolling,
+  oursDecorator,
+];
+
+export function adapterOf(id: string): Adapter {
+  const found = adapters.find((adapter) => adapter.id === id);
+  if (found === undefined) throw new Error(`There is no library ${id}.`);
+  return found;
+}
