@@ -29,17 +29,17 @@ export class QueuedKey {
   static async open(url: string, key: string): Promise<QueuedKey> {
     const options = { connection: url, commandTimeout: 5_000, application: undefined };
     const backend = new RedisBackend(
-      { ...options, prefix: 'lock' },
+      { ...options, prefix: 'lock', wakeUp: 'publish' },
       systemClock,
       new LockEmitter(),
     );
     await backend.connect();
     await backend.wakeUp.subscribe();
     const queued = new QueuedKey(backend, key);
-    backend.wakeUp.onWake((token, within = 0) => {
+    backend.wakeUp.onWake((message) => {
       // Others are only told when to look.
-      if (token === undefined || within > 0) return;
-      queued.#woken.push(token);
+      if (message.kind !== 'woken' || message.within > 0) return;
+      queued.#woken.push(message.token);
       queued.#onWoken?.();
     });
     await queued.#take(queued.#holder, false);
@@ -57,7 +57,7 @@ export class QueuedKey {
 
   /** What is measured: the holder gives the key back, and the first waiter is told. */
   async release(): Promise<void> {
-    const outcome = await this.#backend.release({ ...this.#holder, keepFor: 0 });
+    const outcome = await this.#backend.release({ ...this.#holder, lastFence: 0, keepFor: 0 });
     if (outcome.kind !== 'released') throw new Error(`The release was not: ${outcome.kind}.`);
   }
 

@@ -35,7 +35,8 @@ import { monotonic, Replica } from './support/replica.js';
 
 /** The ways in which a process may hand over; all must survive the same. */
 const WAYS: readonly { title: string; options: Partial<LockerOptions> }[] = [
-  { title: 'by default', options: {} },
+  { title: 'passing leases on', options: { localHandover: true } },
+  { title: 'without local hand-over', options: { localHandover: false } },
 ];
 
 /** Long: what must not take as long as a ttl is told apart from what may. */

@@ -166,6 +166,33 @@ describe('Locker', () => {
       expect([first.fencingToken, lock.fencingToken]).toEqual([7, 8]);
     });
 
+    it.each(['released', 'acquired'] as const)(
+      "a listener to '%s' that ends the caller who was just served takes nothing from it",
+      async (event) => {
+        const first = await take();
+        const control = new AbortController();
+        const second = locker.acquire('k', { signal: control.signal });
+        await settled();
+        locker.on(event, () => control.abort('enough'));
+        await first.release();
+        // It was served before anybody was told, so that somebody has the lock and gives it back.
+        const lock = await second;
+        expect(lock.isHeld).toBe(true);
+        const released = lock.release();
+        await backend.releases.answer({ kind: 'released' });
+        expect(await released).toBe('released');
+      },
+    );
+
+    it("an extend that ends after the release speaks of its own lock, whatever became of the next one's", async () => {
+      const [first, second] = await takeAndWait();
+      const error = first.extend().catch((thrown: unknown) => thrown);
+      await first.release();
+      await backend.extends.answer([{ kind: 'taken' }]);
+      expect(await error).toMatchObject({ fencingToken: 7, reason: 'released' });
+      expect((await second).state).toBe('lost');
+    });
+
     it('counts maxHold of the next from its own grant', async () => {
       const [first, second] = await takeAndWait({ maxHold: 500 });
       await clock.advance(15);

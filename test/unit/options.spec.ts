@@ -318,8 +318,9 @@ describe('option backoff', () => {
     [() => 20, 'a function'],
   ])('is refused where it is no object: %p', (value, shown) => {
     const error = errorOf(() => perModule({ backoff: value }));
-    expect(error.value).toBe(value);
-    expect(error.message).toBe(`Expected option \`backoff\` as an object, got ${shown}.`);
+    expect(error).toMatchObject({ option: 'backoff', value });
+    expect(error.message).toContain('to be an object with `first`, `longest`, or both');
+    expect(error.message).toContain(`got ${shown}.`);
   });
 
   it('is refused with an unknown part, with those that are known', () => {

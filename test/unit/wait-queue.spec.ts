@@ -68,9 +68,9 @@ describe('WaitQueue', () => {
         backoff: { first: 20, longest: 500 },
         stands,
         newToken: () => `t${(tokens += 1)}`,
-        newLock: (grant, othersSince, _request, granting) => {
+        newLock: (grant, othersWait, granting) => {
           lease = new Lease(grant, clock, () => {});
-          granting.adopt(lease, othersSince);
+          granting.adopt(lease, othersWait);
           const lock = new HeldLock(lease, keeper);
           grants.set(lock, grant);
           return lock;
@@ -78,6 +78,8 @@ describe('WaitQueue', () => {
         handOver: () => {
           throw new Error('Nothing is released here.');
         },
+        tellReleased: () => {},
+        tellAcquired: () => {},
         outside: (work) => work(),
       },
       () => (ended += 1),
@@ -960,29 +962,41 @@ describe('WaitQueue: local hand-over', () => {
       expect([third?.lock?.fencingToken, asked()]).toEqual([5_001, []]);
     });
 
-    it('callers that came before the others: theirs, however many and however long it takes', async () => {
+    it('a head that came before the others is ahead of them, however long the holder took; nobody else is', async () => {
       const first = await hold();
-      const callers = await enterMany(100);
+      const [second, third] = await enterMany(2);
       clock.block(1);
       await othersWait();
+      clock.block(1_000);
       asked();
       await release(first);
-      expect(await releaseInTurn(callers, 10)).toBe(100);
-      expect(asked()).toEqual(['release']);
+      expect([second?.lock?.fencingToken, asked()]).toEqual([FENCE + 1, []]);
+      await release(second?.lock);
+      expect([third?.settled, asked()]).toEqual([false, ['release', 'tryAcquire']]);
     });
 
-    it('then that of 16 that came later, and then the queue stands at the backend again', async () => {
+    it('a head that came after the others is behind them, where the holder took long', async () => {
+      const first = await hold();
+      await othersWait();
+      clock.block(1);
+      await enter();
+      clock.block(1_000);
+      asked();
+      await release(first);
+      expect(asked()).toEqual(['release', 'tryAcquire']);
+    });
+
+    it('then that of 16 in all, and then the queue stands at the backend again', async () => {
       const first = await hold();
       const before = await enterMany(3);
       clock.block(1);
       await othersWait();
-      const after = await enterMany(20);
+      const after = [...before, ...(await enterMany(20))];
       asked();
       await release(first);
-      expect(await releaseInTurn(before)).toBe(3);
       expect(await releaseInTurn(after)).toBe(16);
       expect(asked()).toEqual(['release', 'tryAcquire']);
-      expect(backend.releases.made).toMatchObject([{ lastFence: FENCE + 19 }]);
+      expect(backend.releases.made).toMatchObject([{ lastFence: FENCE + 16 }]);
       await backend.releases.answer({ kind: 'released' });
       await backend.tryAcquires.answer(busy);
       expect(after[16]?.settled).toBe(false);
@@ -994,6 +1008,28 @@ describe('WaitQueue: local hand-over', () => {
       asked();
       await release(after[16]?.lock);
       expect([after[17]?.lock?.fencingToken, asked()]).toEqual([5_001, []]);
+    });
+
+    it('of one that became head because the one before it left, and whom the lease does not fit: at the backend', async () => {
+      await hold();
+      const leaving = new AbortController();
+      const second = await enter({ signal: leaving.signal });
+      await enter({ ttl: 6_000 });
+      asked();
+      leaving.abort('enough');
+      await settled();
+      expect([second.error, asked()]).toEqual(['enough', ['tryAcquire']]);
+    });
+
+    it('of one that waited behind a lease taken without waiting: it waits on when Redis fails then', async () => {
+      const taken = locker.tryAcquire('k');
+      await settled();
+      await backend.tryAcquires.answer(granted());
+      const second = await enter();
+      await clock.advance(50);
+      await release((await taken) as Lock);
+      await backend.tryAcquires.answer(unreachable);
+      expect(second.settled).toBe(false);
     });
 
     it('or that of as many as have it within 5 ms', async () => {
@@ -1019,7 +1055,7 @@ describe('WaitQueue: local hand-over', () => {
       expect(asked()).toEqual(['release', 'tryAcquire']);
     });
 
-    it('by a grant which says that others wait: those came after the place was taken', async () => {
+    it('by a grant which says that others wait: it begins with the grant', async () => {
       const first = await enter();
       clock.block(1);
       const later = await enterMany(20);
