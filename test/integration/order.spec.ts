@@ -48,7 +48,11 @@ const WAYS: readonly {
   title: string;
   options: Partial<LockerOptions>;
   longestRun: number;
-}[] = [{ title: 'by default', options: {}, longestRun: 1 }];
+}[] = [
+  // Those that it passes on to while it knows that somebody waits, and those before the message has reached it.
+  { title: 'passing leases on', options: { localHandover: true }, longestRun: 1 + 16 + 16 },
+  { title: 'without local hand-over', options: { localHandover: false }, longestRun: 1 },
+];
 
 describe.each(WAYS)(
   `${PROCESSES.length} processes on ${KEYS.length} keys, ${GRANTS} grants, $title`,
