@@ -17,6 +17,12 @@ if not record or string.sub(record, 1, 2) ~= 'h ' or string.sub(record, 34, 34 +
   return 0
 end
 
+-- Most of the time nobody waits: what isn't needed then comes below. (A server that is out of memory refuses this.)
+if ARGV[3] == '0' and redis.call('EXISTS', KEYS[2]) == 0 then
+  local reply = redis.pcall('SET', KEYS[1], 'f ' .. ARGV[2] .. ' 0000000000000 - ', 'KEEPTTL')
+  if reply.ok then return 1 end
+end
+
 --- @include _constants.lua
 --- @include _server-time.lua
 --- @include _record.lua

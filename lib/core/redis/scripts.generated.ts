@@ -269,11 +269,15 @@ return reply
 export const releaseScript = {
   name: 'release',
   numberOfKeys: 3,
-  sha1: '02c9c47768fd850f351fe9a5d9286551f7632d52',
+  sha1: 'bc8b96f30548d28209f5b0ec90e97593619a8fd6',
   source: `local token = ARGV[1]
 local record = redis.call('GET', KEYS[1])
 if not record or string.sub(record, 1, 2) ~= 'h ' or string.sub(record, 34, 34 + #token) ~= token .. ' ' then
   return 0
+end
+if ARGV[3] == '0' and redis.call('EXISTS', KEYS[2]) == 0 then
+  local reply = redis.pcall('SET', KEYS[1], 'f ' .. ARGV[2] .. ' 0000000000000 - ', 'KEEPTTL')
+  if reply.ok then return 1 end
 end
 local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
