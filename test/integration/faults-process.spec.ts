@@ -61,7 +61,7 @@ async function queueUp(
 /** The server's numbers of all connections that are open. */
 async function clientIds(): Promise<string[]> {
   const clients = (await observer.redis.client('LIST')) as string;
-  return [...clients.matchAll(/^id=(\d+)/gm)].map(([, id = '']) => id);
+  return [...clients.matchAll(/^id=(\d+)/gm)].map(([, id = '']) => id).toSorted();
 }
 
 describe('the holder', () => {
