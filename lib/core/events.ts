@@ -44,6 +44,11 @@ export class LockEmitter {
     return () => void listeners.delete(entry);
   }
 
+  /** Whether anybody listens to an event: asked once by one who has many to tell of. */
+  has(name: LockEventName): boolean {
+    return (this.#listeners.get(name)?.size ?? 0) > 0;
+  }
+
   /** Takes a function, so that an event nobody listens to costs no object on the hot path. */
   emit<N extends LockEventName>(name: N, describe: () => LockEvents[N]): void {
     const listeners = this.#listeners.get(name);

@@ -32,7 +32,9 @@ export class Lease implements AgendaEntry {
   fencingToken: number;
   /** How many callers it was passed on to. */
   passes = 0;
-  /** How often while somebody elsewhere was known to wait. */
+  /** Monotonic: since when somebody of another process is known to wait; Infinity: nobody. */
+  othersSince: number;
+  /** How often it was passed on while somebody elsewhere was known to wait. */
   sharedPasses = 0;
   /** Monotonic, when the caller who holds it now got it. */
   grantedAt: number;
@@ -68,6 +70,7 @@ export class Lease implements AgendaEntry {
     this.ttl = grant.ttl;
     this.renew = grant.hold.renew;
     this.heldSince = grant.sentAt;
+    this.othersSince = grant.othersSince;
     this.grantedAt = grant.sentAt;
     this.sentAt = grant.sentAt;
     this.deadline = validUntil(grant.sentAt, grant.ttl);
@@ -90,8 +93,12 @@ export class Lease implements AgendaEntry {
 
   /** Where the lease stands now. Passing its deadline unseen, it becomes `lost` by being looked at. */
   get state(): LeaseState {
+    return this.stateAt(this.#clock.now());
+  }
+
+  /** The same for one who has just looked at the clock, and has many to ask. */
+  stateAt(now: number): LeaseState {
     if (this.#state === 'held' || this.#state === 'jeopardy') {
-      const now = this.#clock.now();
       if (now >= this.deadline) this.lose('expired');
       else if (now >= this.holdUntil) this.lose('max-hold');
       else if (this.renew && now >= this.overdueAt) return 'jeopardy';
@@ -100,7 +107,11 @@ export class Lease implements AgendaEntry {
   }
 
   get isHeld(): boolean {
-    const state = this.state;
+    return this.isHeldAt(this.#clock.now());
+  }
+
+  isHeldAt(now: number): boolean {
+    const state = this.stateAt(now);
     return state === 'held' || state === 'jeopardy';
   }
 
@@ -132,10 +143,10 @@ export class Lease implements AgendaEntry {
     return new LockLostError(this.name.key, this.#lostReason ?? 'released', this.fencingToken);
   }
 
-  /** A renewal succeeded that was sent at `sentAt`. */
-  prolong(sentAt: number): void {
-    // `state` first: a reply that comes after the deadline doesn't bring a lost lease back.
-    if (!this.isHeld) return;
+  /** A renewal succeeded that was sent at `sentAt`, of which we know `now`. */
+  prolong(sentAt: number, now = this.#clock.now()): void {
+    // First of all: a reply that comes after the deadline doesn't bring a lost lease back.
+    if (!this.isHeldAt(now)) return;
     this.sentAt = sentAt;
     this.deadline = Math.max(this.deadline, validUntil(sentAt, this.ttl));
     this.retryAt = 0;
@@ -178,6 +189,8 @@ export interface LeaseGrant {
   readonly token: string;
   readonly fencingToken: number;
   readonly sentAt: number;
+  /** Monotonic: since when somebody of another process is known to wait for it; Infinity: nobody. */
+  readonly othersSince: number;
   readonly ttl: number;
   readonly hold: HoldOptions;
 }

@@ -70,6 +70,8 @@ export class Locker {
   readonly #cleanUp: CleanUp;
   readonly #renewal: Renewal;
   readonly #queues = new Map<string, WaitQueue>();
+  /** What this process holds, by the name's owner key. */
+  readonly #leases = new Map<string, Lease>();
   readonly #context: WaitQueueContext;
   readonly #keeper: LockKeeper;
   /** Where locks are entered again, so that those who wait there can be told when the lease is lost, or when we close. */
@@ -114,7 +116,12 @@ export class Locker {
       backoff: this.#options.backoff,
       stands,
       newToken: () => this.#newToken(),
-      newLock: (grant, othersWait, queue) => this.#newLock(grant, othersWait, queue),
+      leases: this.#leases,
+      ended: ({ owner }) => {
+        this.#queues.delete(owner);
+        this.#onSettled?.();
+      },
+      newLock: (grant) => this.#newLock(grant),
       handOver: (lease, request) => this.#handOver(lease, request),
       tellReleased: (key, fencingToken, grantedAt) =>
         this.#tellReleased(key, fencingToken, grantedAt, 0),
@@ -127,7 +134,7 @@ export class Locker {
           stands.get(message.token)?.wake(message.within);
           break;
         case 'othersWait':
-          this.#queues.get(message.owner)?.othersWait();
+          this.#othersWait(message.owner);
           break;
         case 'listening':
           for (const queue of this.#queues.values()) queue.wake();
@@ -326,25 +333,48 @@ export class Locker {
     this.#onSettled = undefined;
   }
 
+  #othersWait(owner: string): void {
+    const lease = this.#leases.get(owner);
+    if (lease === undefined) this.#queues.get(owner)?.othersWait();
+    else lease.othersSince = Math.min(lease.othersSince, this.#clock.now());
+  }
+
   /** The lock, or `undefined` where the key is busy and the caller skips. */
-  async #take(
+  #take(
     key: string,
     options: UsingOptions | undefined,
     onBusyOf: (given: OnBusy) => OnBusy,
   ): Promise<HeldLock | undefined> {
-    const since = this.#clock.now();
-    let resolved = this.#options.defaults;
-    let within: Lock | undefined;
-    if (options !== undefined) {
-      const { within: given, ...lockOptions } = options;
-      within = given;
-      resolved = resolveLockOptions(lockOptions, resolved);
+    // No async function: a caller that waits would cost its frame as well.
+    try {
+      const since = this.#clock.now();
+      let resolved = this.#options.defaults;
+      let within: Lock | undefined;
+      if (options !== undefined) {
+        const { within: given, ...lockOptions } = options;
+        within = given;
+        resolved = resolveLockOptions(lockOptions, resolved);
+      }
+      const onBusy = onBusyOf(resolved.onBusy);
+      const name = LockName.of(resolved.prefix, key);
+      if (resolved.signal?.aborted) throw resolved.signal.reason;
+      const request = new LockRequest(key, resolved, since, this.#heldKeys());
+      if (this.#outer(name, within) !== undefined) {
+        return this.#enterAgain(name, within, request, onBusy);
+      }
+      return this.#takeAnew(name, request, onBusy);
+    } catch (error) {
+      return Promise.reject(error as Error);
     }
-    const onBusy = onBusyOf(resolved.onBusy);
-    const name = LockName.of(resolved.prefix, key);
-    if (resolved.signal?.aborted) throw resolved.signal.reason;
+  }
 
-    const request = new LockRequest(key, resolved, since, this.#heldKeys());
+  /** Below a holder of the key: on its lease, for as long as there's one. */
+  async #enterAgain(
+    name: LockName,
+    within: Lock | undefined,
+    request: LockRequest,
+    onBusy: OnBusy,
+  ): Promise<HeldLock | undefined> {
     for (
       let outer = this.#outer(name, within);
       outer !== undefined;
@@ -352,19 +382,24 @@ export class Locker {
     ) {
       const outcome =
         onBusy === 'wait' ? await outer.reentry.enter(request) : outer.reentry.tryEnter();
-      if (outcome === 'busy') return this.#busy(key, outer.remaining, onBusy);
+      if (outcome === 'busy') return this.#busy(request.key, outer.remaining, onBusy);
       if (outcome === 'entered') {
         if (outer.isHeld) return new HeldLock(outer.lease, this.#keeper, outer);
         // Lost while it waited: whoever is behind it learns the same.
         outer.reentry.leave();
       }
     }
+    return this.#takeAnew(name, request, onBusy);
+  }
 
+  #takeAnew(name: LockName, request: LockRequest, onBusy: OnBusy): Promise<HeldLock | undefined> {
     // Asked here and not at the door: entering a lock again takes nothing, and it may have become otherwise meanwhile.
-    if (this.#refuses(request)) throw new LockUnavailableError(key, 'shutting-down');
-    if (onBusy === 'wait') return await this.#queueOf(name).enter(request);
-    const outcome = await this.#tryOnce(name, request);
-    return outcome instanceof HeldLock ? outcome : this.#busy(key, outcome.remaining, onBusy);
+    if (this.#refuses(request)) {
+      return Promise.reject(new LockUnavailableError(request.key, 'shutting-down'));
+    }
+    return onBusy === 'wait'
+      ? this.#queueOf(name).enter(request)
+      : this.#tryOnce(name, request, onBusy);
   }
 
   #heldKeys(): readonly string[] {
@@ -401,10 +436,7 @@ export class Locker {
   #queueOf(name: LockName): WaitQueue {
     let queue = this.#queues.get(name.owner);
     if (queue === undefined) {
-      queue = new WaitQueue(name, this.#context, () => {
-        this.#queues.delete(name.owner);
-        this.#onSettled?.();
-      });
+      queue = new WaitQueue(name, this.#context);
       this.#queues.set(name.owner, queue);
     }
     return queue;
@@ -413,9 +445,10 @@ export class Locker {
   async #tryOnce(
     name: LockName,
     request: LockRequest,
-  ): Promise<HeldLock | { remaining: number | undefined }> {
+    onBusy: OnBusy,
+  ): Promise<HeldLock | undefined> {
     // It never jumps a queue: not the one at the backend, and not the one in this process.
-    if (this.#queues.get(name.owner)?.contended) return { remaining: undefined };
+    if (this.#queues.get(name.owner)?.contended) return this.#busy(name.key, undefined, onBusy);
     const { options } = request;
     const { ttl } = options;
     const notAfter = this.#clock.now() + this.#options.commandTimeout;
@@ -437,8 +470,9 @@ export class Locker {
               throw new LockUnavailableError(name.key, 'shutting-down');
             }
             if (this.#clock.now() < validUntil(sentAt, ttl)) {
-              const grant = { name, token, ttl, fencingToken, sentAt, hold: options };
-              const lock = this.#newLock(grant, othersWait, this.#queueOf(name));
+              const othersSince = othersWait ? sentAt : Number.POSITIVE_INFINITY;
+              const grant = { name, token, ttl, fencingToken, sentAt, othersSince, hold: options };
+              const lock = this.#newLock(grant);
               this.#tellAcquired(lock, request.since);
               return lock;
             }
@@ -446,7 +480,7 @@ export class Locker {
             break;
           }
           case 'busy':
-            return outcome;
+            return this.#busy(name.key, outcome.remaining, onBusy);
           case 'late':
             break;
           case 'unavailable':
@@ -466,9 +500,9 @@ export class Locker {
     return this.#state === 'closed' || (this.#state === 'draining' && heldKeys.length === 0);
   }
 
-  #newLock(grant: LeaseGrant, othersWait: boolean, queue: WaitQueue): HeldLock {
+  #newLock(grant: LeaseGrant): HeldLock {
     const lease = new Lease(grant, this.#clock, this.#onLost);
-    queue.adopt(lease, othersWait);
+    this.#leases.set(lease.name.owner, lease);
     this.#renewal.watch(lease);
     return new HeldLock(lease, this.#keeper);
   }
@@ -505,7 +539,7 @@ export class Locker {
     if (reason === 'shutdown' || reason === 'max-hold')
       this.#cleanUp.release(() => releaseOf(lease));
     else if (reason !== 'taken') this.#cleanUp.cancel(lease);
-    this.#queues.get(lease.name.owner)?.leaseEnded(lease);
+    this.#leaseEnded(lease);
     this.#events.emit('lost', () => ({
       key: lease.name.key,
       fencingToken: lease.fencingToken,
@@ -513,6 +547,18 @@ export class Locker {
     }));
     this.#onSettled?.();
   };
+
+  /** Whether it's what we hold of its key: after a loss of data, there may be another before this one has ended. */
+  #isCurrent(lease: Lease): boolean {
+    return this.#leases.get(lease.name.owner) === lease;
+  }
+
+  #leaseEnded(lease: Lease): void {
+    if (!this.#isCurrent(lease)) return;
+    const { owner } = lease.name;
+    this.#leases.delete(owner);
+    this.#queues.get(owner)?.leaseEnded();
+  }
 
   async #extend(lease: Lease): Promise<LockUnavailableError | undefined> {
     const outcome = await this.#renewal.renewNow(lease);
@@ -526,8 +572,8 @@ export class Locker {
     lease.locks -= 1;
     if (lease.locks > 0) return lease.isHeld ? 'released' : 'lost';
 
-    const queue = this.#queues.get(lease.name.owner);
-    if (queue?.passOn(lease)) return 'released';
+    if (this.#isCurrent(lease) && this.#queues.get(lease.name.owner)?.passOn(lease))
+      return 'released';
     if (!lease.markReleased()) return 'lost';
     // A renewal that is under way needn't be awaited: after the release it finds another's token or none, and the token
     // isn't used again.
@@ -535,7 +581,7 @@ export class Locker {
     const request = releaseOf(lease);
     this.#underWay += 1;
     const releasing = this.#backend.release(request);
-    queue?.leaseEnded(lease);
+    this.#leaseEnded(lease);
     const outcome = await releasing;
     this.#underWay -= 1;
     this.#onSettled?.();

@@ -14,7 +14,7 @@ export class Reentry {
   readonly #line: WaitingLine<ReentryCaller, ReentryOutcome>;
 
   constructor(deadlines: Deadlines, timedOut: (request: ReentryRequest) => unknown) {
-    this.#line = new WaitingLine(deadlines, ({ request }) => timedOut(request));
+    this.#line = new WaitingLine(deadlines, { timedOut: ({ request }) => timedOut(request) });
   }
 
   tryEnter(): ReentryOutcome | 'busy' {

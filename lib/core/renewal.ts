@@ -39,7 +39,11 @@ export class Renewal {
   }
 
   watch(lease: Lease): void {
-    lease.dueAt = this.#nextEvent(lease);
+    this.#watch(lease, this.clock.now());
+  }
+
+  #watch(lease: Lease, now: number): void {
+    lease.dueAt = nextEvent(lease, now);
     this.#agenda.add(lease);
   }
 
@@ -49,7 +53,7 @@ export class Renewal {
 
   /** The lease was passed on: its next holder may have another `maxHold`. */
   passedOn(lease: Lease): void {
-    if (lease.holdUntil < lease.dueAt) this.#reschedule(lease);
+    if (lease.holdUntil < lease.dueAt) this.#reschedule(lease, this.clock.now());
   }
 
   /** Renews a lease now, outside its turn, unless a renewal is under way already. */
@@ -62,31 +66,18 @@ export class Renewal {
     this.#agenda.stop();
   }
 
-  #nextEvent(lease: Lease): number {
-    const end = Math.min(lease.deadline, lease.holdUntil);
-    if (!lease.renew) return end;
-    const next =
-      lease.extending === undefined
-        ? Math.max(lease.sentAt + lease.ttl * RENEW_AFTER, lease.retryAt)
-        : // Being renewed: only jeopardy is left to be noticed.
-          lease.overdueAt > this.clock.now()
-          ? lease.overdueAt
-          : end;
-    return Math.min(end, next);
-  }
-
   #tick(): void {
     const now = this.clock.now();
     const due: Lease[] = [];
     for (let lease = this.#agenda.takeDue(now); lease; lease = this.#agenda.takeDue(now)) {
       // Looking at the state ends a lease that is past its deadline.
-      if (!lease.isHeld) continue;
+      if (!lease.isHeldAt(now)) continue;
       if (lease.renew && lease.extending === undefined) {
         due.push(lease);
       } else {
         if (now >= lease.overdueAt) this.#endanger(lease, undefined);
         // A listener may have ended it.
-        if (lease.isHeld) this.watch(lease);
+        if (lease.isHeldAt(now)) this.#watch(lease, now);
       }
     }
     if (due.length > 0) {
@@ -101,10 +92,10 @@ export class Renewal {
     }
     for (let start = 0; start < due.length; start += BATCH_SIZE) {
       // One may have been released meanwhile, by a listener of another's loss.
-      const batch = due.slice(start, start + BATCH_SIZE).filter((lease) => lease.isHeld);
+      const batch = due.slice(start, start + BATCH_SIZE).filter((lease) => lease.isHeldAt(now));
       if (batch.length === 0) continue;
       this.#extend(batch);
-      for (const lease of batch) if (lease.isHeld) this.watch(lease);
+      for (const lease of batch) this.#watch(lease, now);
     }
   }
 
@@ -116,17 +107,20 @@ export class Renewal {
 
   async #extendAndApply(batch: readonly Lease[]): Promise<readonly ExtendOutcome[]> {
     const outcomes = await this.backend.extend(batch);
+    const now = this.clock.now();
+    const told = this.events.has('renewed');
     batch.forEach((lease, index) => {
       const outcome = outcomes[index] as ExtendOutcome;
       lease.extending = undefined;
-      if (!lease.isHeld) return;
+      if (!lease.isHeldAt(now)) return;
       switch (outcome.kind) {
         case 'extended':
-          lease.prolong(outcome.sentAt);
+          lease.prolong(outcome.sentAt, now);
+          if (!told) break;
           this.events.emit('renewed', () => ({
             key: lease.name.key,
             fencingToken: lease.fencingToken,
-            remaining: lease.deadline - this.clock.now(),
+            remaining: lease.deadline - now,
           }));
           break;
         case 'taken':
@@ -134,11 +128,11 @@ export class Renewal {
           return;
         case 'unavailable':
           // Soon again, but neither at once nor in step with other processes.
-          lease.retryAt = this.clock.now() + (lease.ttl / 20) * (0.5 + this.random());
+          lease.retryAt = now + (lease.ttl / 20) * (0.5 + this.random());
           this.#endanger(lease, outcome.cause);
           break;
       }
-      this.#reschedule(lease);
+      this.#reschedule(lease, now);
     });
     return outcomes;
   }
@@ -153,9 +147,23 @@ export class Renewal {
     }));
   }
 
-  #reschedule(lease: Lease): void {
+  #reschedule(lease: Lease, now: number): void {
     if (lease.heapIndex < 0) return;
-    lease.dueAt = this.#nextEvent(lease);
+    lease.dueAt = nextEvent(lease, now);
     this.#agenda.moved(lease);
   }
+}
+
+/** When there's something to be done about a lease. */
+function nextEvent(lease: Lease, now: number): number {
+  const end = Math.min(lease.deadline, lease.holdUntil);
+  if (!lease.renew) return end;
+  const next =
+    lease.extending === undefined
+      ? Math.max(lease.sentAt + lease.ttl * RENEW_AFTER, lease.retryAt)
+      : // Being renewed: only jeopardy is left to be noticed.
+        lease.overdueAt > now
+        ? lease.overdueAt
+        : end;
+  return Math.min(end, next);
 }

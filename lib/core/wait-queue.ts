@@ -15,7 +15,7 @@ import type { HeldLock } from './lock.js';
 import type { LockName } from './lock-name.js';
 import type { LockRequest } from './lock-request.js';
 import type { ResolvedBackoff } from './options.js';
-import { type Deadlines, WaitingLine } from './waiting-line.js';
+import { type Deadlines, type LineOwner, WaitingLine } from './waiting-line.js';
 
 /** A waiter counts as alive for the ttl it asks for, and at least for this long: a short ttl needn't mean busy polling. */
 const SHORTEST_LIFE = 1_000;
@@ -58,16 +58,14 @@ const SHARED_BUDGET = 5;
  * it, because to pass it on is so much cheaper. Then it's released, which hands it on, and the head queues behind the
  * others: both commands leave together, in this order.
  *
- * `Locker` keeps one for each key that this process holds or wants.
+ * `Locker` keeps one for each key while somebody waits for it here, or is about to know whether he must.
  */
-export class WaitQueue {
+export class WaitQueue implements LineOwner<LockRequest> {
   readonly #line: WaitingLine<LockRequest, HeldLock>;
   #stand: Stand | undefined;
   #running = false;
-  /** What this process holds of the key. */
-  #lease: Lease | undefined;
-  /** Monotonic: since when somebody of another process is known to wait; Infinity: nobody. */
-  #othersSince = Number.POSITIVE_INFINITY;
+  /** Monotonic: when we were told last, before we held the key, that somebody of another process waits for it. */
+  #othersToldAt = 0;
   /** The backend has said something: until then, nobody knows whether there's anything to wait for. */
   #answered = false;
   #woken = false;
@@ -75,17 +73,16 @@ export class WaitQueue {
   #lookAt = Number.POSITIVE_INFINITY;
   #alarm: Alarm | undefined;
 
-  /** `onEnd` is told when the key is neither held nor wanted: callers that come later need a new queue. */
   constructor(
     private readonly name: LockName,
     private readonly context: WaitQueueContext,
-    private readonly onEnd: () => void,
   ) {
-    this.#line = new WaitingLine(
-      context.deadlines,
-      (request) => this.#timedOut(request),
-      () => this.#onGaveUp(),
-    );
+    this.#line = new WaitingLine(context.deadlines, this);
+  }
+
+  /** What this process holds of the key. */
+  get #lease(): Lease | undefined {
+    return this.context.leases.get(this.name.owner);
   }
 
   /** Whether somebody waits behind others here; a sole caller on its first try doesn't count. */
@@ -109,49 +106,41 @@ export class WaitQueue {
       // Also where nobody waits any more: what is under way was sent for a caller that has given up.
       this.#line.watch(request);
       if (othersWait) this.#announce(request, undefined);
-    } else if (this.#lease !== undefined) {
+      return request.promise;
+    }
+    const lease = this.#lease;
+    if (lease === undefined) {
+      this.#start();
+    } else {
+      this.#answered = true;
       this.#line.watch(request);
-      this.#announce(request, this.#lease.remaining);
+      // Looking at it ends it, if its time is over.
+      this.#announce(request, lease.remaining);
       this.#listen();
       this.#standIfNeeded();
-    } else {
-      this.#start();
     }
     return request.promise;
-  }
-
-  /** This process holds the key now. `othersWait`: and somebody elsewhere waits for it. */
-  adopt(lease: Lease, othersWait: boolean): void {
-    this.#lease = lease;
-    this.#answered = true;
-    if (othersWait) this.#othersSince = lease.heldSince;
-    // Who began to wait while the grant was on its way has told us meanwhile.
-    else if (this.#othersSince < lease.heldSince) this.#othersSince = Number.POSITIVE_INFINITY;
   }
 
   /** Whether the lease, of which the last lock was just released, is the next caller's now. */
   passOn(lease: Lease): boolean {
     const head = this.#line.first;
-    if (head === undefined || lease !== this.#lease || !this.#mayHave(lease, head)) return false;
-    if (this.#othersSince < Number.POSITIVE_INFINITY) lease.sharedPasses += 1;
+    if (head === undefined || !this.#mayHave(lease, head)) return false;
+    if (lease.othersSince < Number.POSITIVE_INFINITY) lease.sharedPasses += 1;
     const { fencingToken, grantedAt } = lease;
     const lock = this.context.handOver(lease, head);
     // Told when it's done: a listener may abort the head's signal, and nobody would have the lock then.
     this.#line.serve(head, lock);
+    this.#onLeft();
     this.context.tellReleased(this.name.key, fencingToken, grantedAt);
     this.context.tellAcquired(lock, head.since);
-    if (this.#line.size === 0) this.#alarm?.ring();
-    else this.#standIfNeeded();
     return true;
   }
 
-  /** The lease was given back or lost. After a release has been sent: who tries next, must come behind it. */
-  leaseEnded(lease: Lease): void {
-    if (lease !== this.#lease) return;
-    this.#lease = undefined;
+  /** This process no longer holds the key. After a release has been sent: who tries next, must come behind it. */
+  leaseEnded(): void {
     if (this.#running) this.wake();
-    else if (this.#line.size > 0) this.#start();
-    else this.onEnd();
+    else this.#start();
   }
 
   /** Somebody says that the key may be had: now, or by what is known in so many ms at the latest. */
@@ -165,15 +154,15 @@ export class WaitQueue {
     this.#alarm?.setFor(this.#lookAt);
   }
 
-  /** Somebody elsewhere has begun to wait for the key that we hold. */
+  /** Somebody elsewhere has begun to wait for the key, which is granted to us and we don't know it yet. */
   othersWait(): void {
-    this.#othersSince = Math.min(this.#othersSince, this.context.clock.now());
+    this.#othersToldAt = this.context.clock.now();
   }
 
   /** Refuses those who wait for whom `which` says so. */
   refuse(which: (request: LockRequest) => boolean, error: (request: LockRequest) => unknown): void {
     this.#line.refuseWhere(which, error);
-    this.#onGaveUp();
+    this.#onLeft();
   }
 
   /** Whether a caller could ever be passed the lease. */
@@ -187,7 +176,7 @@ export class WaitQueue {
     if (!this.#fits(lease, head) || lease.state !== 'held' || lease.keepFor > 0) return false;
     if (lease.passes >= FENCE_RANGE - 1) return false;
     const now = this.context.clock.now();
-    const others = this.#othersSince;
+    const others = lease.othersSince;
     if (others === Number.POSITIVE_INFINITY) return now - lease.heldSince < ALONE_BUDGET;
     // It came before them: had it stood at the backend, it would be the first there.
     if (lease.sharedPasses === 0 && others > lease.heldSince && head.since < others) return true;
@@ -196,14 +185,15 @@ export class WaitQueue {
 
   /** A head to whom the lease can't be passed stands at the backend like anyone. */
   #standIfNeeded(): void {
-    const head = this.#line.first;
-    if (head === undefined || this.#running || this.#lease === undefined) return;
-    if (!this.#fits(this.#lease, head)) this.#start();
+    const [head, lease] = [this.#line.first, this.#lease];
+    if (head === undefined || lease === undefined || this.#running) return;
+    if (!this.#fits(lease, head)) this.#start();
   }
 
   #start(): void {
+    const head = this.#line.first;
+    if (head === undefined) return;
     this.#running = true;
-    const head = this.#line.first as LockRequest;
     void this.#try(head).then((outcome) => {
       // Most keys are free: what most calls need, without the loop.
       if (outcome.kind === 'granted') {
@@ -220,8 +210,8 @@ export class WaitQueue {
 
   /** Whether who waits, if anybody, can be passed what this process holds, and needs no place at the backend. */
   get #isServedHere(): boolean {
-    const next = this.#line.first;
-    return this.#lease !== undefined && (next === undefined || this.#fits(this.#lease, next));
+    const [next, lease] = [this.#line.first, this.#lease];
+    return lease !== undefined && (next === undefined || this.#fits(lease, next));
   }
 
   /** Goes on after the first try, until nobody needs the backend any more. */
@@ -326,8 +316,11 @@ export class WaitQueue {
       const { fencingToken, sentAt, othersWait } = grant;
       const { name } = this;
       const { token } = stand;
-      const granted = { name, token, fencingToken, sentAt, ttl, hold: head.options };
-      const lock = this.context.newLock(granted, othersWait, this);
+      // Who began to wait while the grant was on its way has told us meanwhile.
+      const told = this.#othersToldAt >= sentAt ? this.#othersToldAt : Number.POSITIVE_INFINITY;
+      const othersSince = othersWait ? sentAt : told;
+      const granted = { name, token, fencingToken, sentAt, othersSince, ttl, hold: head.options };
+      const lock = this.context.newLock(granted);
       this.#line.serve(head, lock);
       this.context.tellAcquired(lock, head.since);
     } else {
@@ -373,8 +366,8 @@ export class WaitQueue {
       if (left > 0) this.context.cleanUp.cancel({ name: this.name, token, ttl: left });
       this.#changeStand(undefined);
     }
-    if (this.#lease === undefined) this.onEnd();
-    else if (this.#line.size > 0) this.#listen();
+    if (this.#line.size > 0) this.#listen();
+    else this.context.ended(this.name);
   }
 
   /** So that we're told when somebody elsewhere begins to wait for what is passed on here. */
@@ -411,10 +404,20 @@ export class WaitQueue {
     return 1 + this.context.random() * EXPIRY_JITTER;
   }
 
-  #onGaveUp(): void {
-    if (this.#line.size === 0) this.#alarm?.ring();
-    // The next may be one to whom the lease can't be passed.
-    else this.#standIfNeeded();
+  /** A caller has left at its deadline or by its signal. */
+  onGaveUp(): void {
+    this.#onLeft();
+  }
+
+  #onLeft(): void {
+    if (this.#line.size > 0) {
+      // The next may be one to whom the lease can't be passed.
+      this.#standIfNeeded();
+    } else if (this.#running) {
+      this.#alarm?.ring();
+    } else {
+      this.context.ended(this.name);
+    }
   }
 
   #announce(request: LockRequest, remaining: number | undefined): void {
@@ -423,11 +426,12 @@ export class WaitQueue {
     this.context.events.emit('waiting', () => ({ key: this.name.key, remaining }));
   }
 
-  #timedOut(request: LockRequest): unknown {
+  /** The error of a caller whose deadline has passed. */
+  timedOut(request: LockRequest): unknown {
     const { key, since, heldKeys } = request;
     const unavailable = this.#stand?.unavailable;
     if (unavailable !== undefined) return unavailableError(key, unavailable);
-    if (!this.#answered && this.#lease === undefined) {
+    if (!this.#answered) {
       return new LockUnavailableError(key, 'no-answer');
     }
     const waited = this.context.clock.now() - since;
@@ -449,9 +453,13 @@ export interface WaitQueueContext {
   readonly backoff: ResolvedBackoff;
   /** Which queue a wake-up for a token is meant for. */
   readonly stands: Map<string, WaitQueue>;
+  /** What this process holds, by the name's owner key. */
+  readonly leases: ReadonlyMap<string, Lease>;
   newToken(): string;
-  /** Makes a lease of a grant, of which the queue is told by {@link WaitQueue.adopt}, and the caller's lock on it. */
-  newLock(grant: LeaseGrant, othersWait: boolean, queue: WaitQueue): HeldLock;
+  /** Nobody waits in the queue of this name any more: callers that come later need a new one. */
+  ended(name: LockName): void;
+  /** Makes a lease of a grant, and the first lock on it. */
+  newLock(grant: LeaseGrant): HeldLock;
   /** Passes a lease, of which the last lock was released, to the next caller: the lock on it. */
   handOver(lease: Lease, request: LockRequest): HeldLock;
   tellReleased(key: string, fencingToken: number, grantedAt: number): void;

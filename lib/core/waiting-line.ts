@@ -13,14 +13,9 @@ export class WaitingLine<C extends Caller<T>, T> {
   #last: C | undefined;
   #size = 0;
 
-  /**
-   * `timedOut` makes the error of a caller whose deadline has passed; `onGaveUp` is told when a caller has left at its
-   * deadline or by its signal.
-   */
   constructor(
     private readonly deadlines: Deadlines,
-    private readonly timedOut: (caller: C) => unknown,
-    private readonly onGaveUp: () => void = () => {},
+    private readonly owner: LineOwner<C>,
   ) {}
 
   get size(): number {
@@ -55,7 +50,7 @@ export class WaitingLine<C extends Caller<T>, T> {
 
   /** The caller's deadline has passed. */
   timeOut(caller: C): void {
-    this.#giveUp(caller, this.timedOut(caller));
+    this.#giveUp(caller, this.owner.timedOut(caller));
   }
 
   /** Whether it stood in the line until now. */
@@ -92,7 +87,7 @@ export class WaitingLine<C extends Caller<T>, T> {
   #giveUp(caller: C, error: unknown): void {
     if (!this.#leave(caller)) return;
     caller.reject(error);
-    this.onGaveUp();
+    this.owner.onGaveUp?.();
   }
 
   #leave(caller: C): boolean {
@@ -110,6 +105,14 @@ export class WaitingLine<C extends Caller<T>, T> {
     caller.unlisten?.();
     return true;
   }
+}
+
+/** Whose line it is. */
+export interface LineOwner<C> {
+  /** Makes the error of a caller whose deadline has passed. */
+  timedOut(caller: C): unknown;
+  /** A caller has left at its deadline or by its signal. */
+  onGaveUp?(): void;
 }
 
 /** The deadlines of all callers in all lines of a locker. */

@@ -54,6 +54,7 @@ describe('Renewal', () => {
         token: `t${tokens}`,
         fencingToken: tokens,
         sentAt: clock.now(),
+        othersSince: Number.POSITIVE_INFINITY,
         ttl: TTL,
         hold: { renew, maxHold, holdAtLeast },
         ...grant,

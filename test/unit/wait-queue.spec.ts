@@ -31,6 +31,7 @@ describe('WaitQueue', () => {
   let queue: WaitQueue;
   let stands: Map<string, WaitQueue>;
   let events: string[];
+  let leases: Map<string, Lease>;
   let ended: number;
   let deadlines: Deadlines;
   /** What each lock was made of. */
@@ -49,41 +50,40 @@ describe('WaitQueue', () => {
     deadlines = deadlinesOn(clock);
     grants = new Map();
     lease = undefined;
+    leases = new Map();
     const emitter = new LockEmitter();
     emitter.on('waiting', ({ remaining }) => events.push(`waiting ${remaining}`));
     emitter.on('timedOut', ({ waited }) => events.push(`timedOut ${waited}`));
     let tokens = 0;
-    queue = new WaitQueue(
-      LockName.of('lock', 'k'),
-      {
-        backend,
-        clock,
-        random: () => 0.5,
-        events: emitter,
-        cleanUp,
-        deadlines,
-        commandTimeout: COMMAND_TIMEOUT,
-        // So each caller stands at the backend. How a lease is passed on is below.
-        localHandover: false,
-        backoff: { first: 20, longest: 500 },
-        stands,
-        newToken: () => `t${(tokens += 1)}`,
-        newLock: (grant, othersWait, granting) => {
-          lease = new Lease(grant, clock, () => {});
-          granting.adopt(lease, othersWait);
-          const lock = new HeldLock(lease, keeper);
-          grants.set(lock, grant);
-          return lock;
-        },
-        handOver: () => {
-          throw new Error('Nothing is released here.');
-        },
-        tellReleased: () => {},
-        tellAcquired: () => {},
-        outside: (work) => work(),
+    queue = new WaitQueue(LockName.of('lock', 'k'), {
+      backend,
+      clock,
+      random: () => 0.5,
+      events: emitter,
+      cleanUp,
+      deadlines,
+      commandTimeout: COMMAND_TIMEOUT,
+      // So each caller stands at the backend. How a lease is passed on is below.
+      localHandover: false,
+      backoff: { first: 20, longest: 500 },
+      stands,
+      newToken: () => `t${(tokens += 1)}`,
+      leases,
+      ended: () => (ended += 1),
+      newLock: (grant) => {
+        lease = new Lease(grant, clock, () => {});
+        leases.set(grant.name.owner, lease);
+        const lock = new HeldLock(lease, keeper);
+        grants.set(lock, grant);
+        return lock;
       },
-      () => (ended += 1),
-    );
+      handOver: () => {
+        throw new Error('Nothing is released here.');
+      },
+      tellReleased: () => {},
+      tellAcquired: () => {},
+      outside: (work) => work(),
+    });
   });
 
   interface Wanted {
@@ -139,11 +139,8 @@ describe('WaitQueue', () => {
     return caller;
   }
 
-  /** Nothing is left of anybody who waited, once the holder has released. */
+  /** Nothing is left of anybody who waited. */
   function expectNothingLeft(): void {
-    // The record of the key stays for as long as this process holds it.
-    expect(ended).toBe(lease === undefined ? 1 : 0);
-    if (lease !== undefined) queue.leaseEnded(lease);
     expect([ended, stands.size, backend.tryAcquires.openCount, cleanUp.size]).toEqual([1, 0, 0, 0]);
     expectNoDeadline(deadlines, clock);
   }
@@ -158,6 +155,7 @@ describe('WaitQueue', () => {
         token,
         fencingToken: 7,
         sentAt: clock.now() - 5,
+        othersSince: Number.POSITIVE_INFINITY,
         ttl: TTL,
         hold: expect.objectContaining({
           renew: true,

@@ -28,11 +28,10 @@ describe('WaitingLine', () => {
     gaveUp = 0;
     left = [];
     deadlines = deadlinesOn(clock);
-    line = new WaitingLine(
-      deadlines,
-      ({ who }) => `${who} timed out`,
-      () => (gaveUp += 1),
-    );
+    line = new WaitingLine(deadlines, {
+      timedOut: ({ who }) => `${who} timed out`,
+      onGaveUp: () => (gaveUp += 1),
+    });
   });
 
   function join(who: string, signal?: AbortSignal, within = 100) {
