@@ -1,5 +1,4 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { randomBytes, randomUUID } from 'node:crypto';
 
 import { Agenda } from './agenda.js';
 import { openBackend } from './backend/open-backend.js';
@@ -29,6 +28,7 @@ import {
 } from './options.js';
 import { Reentry, type ReentryRequest } from './reentry.js';
 import { Renewal } from './renewal.js';
+import { TokenSource } from './token-source.js';
 import { unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
 import type { Deadlines } from './waiting-line.js';
 
@@ -78,7 +78,7 @@ export class Locker {
   readonly #reentries = new Map<Reentry, Lease>();
   /** When those who wait give up. */
   readonly #deadlines: Deadlines;
-  readonly #tokenPrefix = randomBytes(9).toString('base64url');
+  readonly #tokens = new TokenSource();
   #state: 'open' | 'draining' | 'closed' = 'open';
   #closing: Promise<void> | undefined;
   /**
@@ -115,7 +115,7 @@ export class Locker {
       localHandover: this.#options.localHandover,
       backoff: this.#options.backoff,
       stands,
-      newToken: () => this.#newToken(),
+      newToken: () => this.#tokens.next(),
       leases: this.#leases,
       ended: ({ owner }) => {
         this.#queues.delete(owner);
@@ -457,7 +457,7 @@ export class Locker {
     try {
       // Twice, because a reply that says "late" has set our idea of the server's clock right.
       for (let attempt = 0; attempt < 2; attempt += 1) {
-        const held = { name, token: this.#newToken(), ttl };
+        const held = { name, token: this.#tokens.next(), ttl };
         const { token } = held;
         const asked = { name, token, ttl, notAfter, place: undefined };
         const outcome = await this.#backend.tryAcquire(asked);
@@ -621,10 +621,6 @@ export class Locker {
   #endReentry(reentry: Reentry): void {
     this.#reentries.delete(reentry);
     reentry.end();
-  }
-
-  #newToken(): string {
-    return `${this.#tokenPrefix}.${randomUUID()}`;
   }
 }
 

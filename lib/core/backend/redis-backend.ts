@@ -54,7 +54,7 @@ const ACQUIRE = new Script<
 const EXTEND = new Script<
   readonly string[],
   readonly (string | number)[],
-  [nowMicros: string, ...(0 | 1)[]]
+  [nowMicros: string, prolonged: string]
 >(extendScript);
 const RELEASE = new Script<
   WaitKeys,
@@ -176,28 +176,50 @@ export class RedisBackend implements LockBackend {
   };
 
   async extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
+    const groups = this.#groupsOf(leases);
+    const [first] = groups;
+    if (first !== undefined && groups.length === 1) return this.#extendTogether(first);
+    const outcomes = new Map<HeldToken, ExtendOutcome>();
+    await Promise.all(
+      groups.map(async (group) => {
+        const ofGroup = await this.#extendTogether(group);
+        group.forEach((lease, index) => outcomes.set(lease, ofGroup[index] as ExtendOutcome));
+      }),
+    );
+    return leases.map((lease) => outcomes.get(lease) as ExtendOutcome);
+  }
+
+  /** Which leases go in one command: those of one ttl, which nearly always are all. */
+  #groupsOf(leases: readonly HeldToken[]): readonly (readonly HeldToken[])[] {
     // In a Cluster the keys of one script must share a slot, and those of two names seldom do.
-    if (this.#source.isCluster && leases.length > 1) return this.#extendEach(leases);
+    if (this.#source.isCluster) return leases.map((lease) => [lease]);
+    const groups = new Map<number, HeldToken[]>();
+    for (const lease of leases) {
+      const group = groups.get(lease.ttl);
+      if (group === undefined) groups.set(lease.ttl, [lease]);
+      else group.push(lease);
+    }
+    return [...groups.values()];
+  }
+
+  async #extendTogether(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
     const keys: string[] = [];
-    const args: (string | number)[] = [];
-    for (const { name, token, ttl } of leases) {
+    const args: (string | number)[] = [leases[0]?.ttl ?? 0];
+    for (const { name, token } of leases) {
       keys.push(this.#prefixed(name.owner));
-      args.push(token, ttl);
+      args.push(token);
     }
     const outcome = await this.#connection.run(EXTEND, keys, args);
     if (outcome.kind === 'unavailable') {
       // What is wrong with one (an ACL that doesn't know its prefix) isn't wrong with all.
       const mayBeOne = outcome.reason === 'refused' && leases.length > 1;
-      return mayBeOne ? this.#extendEach(leases) : leases.map(() => outcome);
+      if (!mayBeOne) return leases.map(() => outcome);
+      return (await Promise.all(leases.map((lease) => this.#extendTogether([lease])))).flat();
     }
     const { reply, sentAt, receivedAt } = outcome;
     this.#serverClock.observe(Number(reply[0]) / 1_000, sentAt, receivedAt);
     const extended: ExtendOutcome = { kind: 'extended', sentAt };
-    return leases.map((_, index) => (reply[index + 1] === 1 ? extended : TAKEN));
-  }
-
-  async #extendEach(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
-    return (await Promise.all(leases.map((lease) => this.extend([lease])))).flat();
+    return leases.map((_, index) => (reply[1][index] === '1' ? extended : TAKEN));
   }
 
   release({ name, token, lastFence, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {

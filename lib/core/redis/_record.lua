@@ -28,7 +28,8 @@ end
 -- For how long to remember, in ms, what ends in so many ms: never less than up to the moment in time that the fencing
 -- token stands for. Once the record is gone, the server's clock, the floor of the next token, has passed it.
 local function retention(fence, lasts)
-  return lasts + FENCE_RETENTION + math.max(0, math.ceil((fence - now_us) / 1000))
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
 end
 
 -- It lasts for so many ms from now.

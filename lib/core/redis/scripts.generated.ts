@@ -4,7 +4,7 @@
 export const acquireScript = {
   name: 'acquire',
   numberOfKeys: 3,
-  sha1: '28add1837cd8f8d1ab9306ab82994f19ed3e70d6',
+  sha1: '1a7a30afcee6dc4ae510f821e6b2809f1755d111',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -37,7 +37,8 @@ local function put(owner_key, record, keep)
   end
 end
 local function retention(fence, lasts)
-  return lasts + FENCE_RETENTION + math.max(0, math.ceil((fence - now_us) / 1000))
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
 end
 local function write(owner_key, state, fence, lasts, token, holder)
   local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
@@ -119,7 +120,7 @@ return {now_us, 'busy', remaining, sequence}
 export const cancelScript = {
   name: 'cancel',
   numberOfKeys: 3,
-  sha1: '9c4c6bc5401257bf882266ba9551a2982524af44',
+  sha1: 'e9256a6430246a4f3319570fb354afd8fb10ef03',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -142,7 +143,8 @@ local function put(owner_key, record, keep)
   end
 end
 local function retention(fence, lasts)
-  return lasts + FENCE_RETENTION + math.max(0, math.ceil((fence - now_us) / 1000))
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
 end
 local function write(owner_key, state, fence, lasts, token, holder)
   local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
@@ -196,7 +198,7 @@ return 1
 export const extendScript = {
   name: 'extend',
   numberOfKeys: null,
-  sha1: '150ee341bf0ae444056b043c896660992bd28c55',
+  sha1: '67591637bcb781ad4474916581cbe618677d99c4',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -219,25 +221,29 @@ local function put(owner_key, record, keep)
   end
 end
 local function retention(fence, lasts)
-  return lasts + FENCE_RETENTION + math.max(0, math.ceil((fence - now_us) / 1000))
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
 end
 local function write(owner_key, state, fence, lasts, token, holder)
   local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
   put(owner_key, record, retention(fence, lasts))
 end
 look_at_clock()
-local replies = {now_us}
+local ttl = tonumber(ARGV[1])
+local ends = string.format('%013.0f', now + ttl)
+local results = {}
 for i = 1, #KEYS do
+  local token = ARGV[i + 1]
   local record = redis.pcall('GET', KEYS[i])
-  local state, fence, ends, token, holder = read(type(record) == 'string' and record or '')
-  if state == 'h' and token == ARGV[2 * i - 1] and ends > now then
-    write(KEYS[i], 'h', fence, ARGV[2 * i], token, holder)
-    replies[i + 1] = 1
+  if type(record) == 'string' and string.sub(record, 1, 2) == 'h '
+    and string.sub(record, 34, 34 + #token) == token .. ' ' and tonumber(string.sub(record, 20, 32)) > now then
+    put(KEYS[i], string.sub(record, 1, 19) .. ends .. string.sub(record, 33), retention(string.sub(record, 3, 18), ttl))
+    results[i] = '1'
   else
-    replies[i + 1] = 0
+    results[i] = '0'
   end
 end
-return replies
+return {now_us, table.concat(results)}
 `,
 } as const;
 
@@ -269,7 +275,7 @@ return reply
 export const releaseScript = {
   name: 'release',
   numberOfKeys: 3,
-  sha1: 'bc8b96f30548d28209f5b0ec90e97593619a8fd6',
+  sha1: '458a02a4a67e839a13d0bfe6b683a3e7ba92a37f',
   source: `local token = ARGV[1]
 local record = redis.call('GET', KEYS[1])
 if not record or string.sub(record, 1, 2) ~= 'h ' or string.sub(record, 34, 34 + #token) ~= token .. ' ' then
@@ -301,7 +307,8 @@ local function put(owner_key, record, keep)
   end
 end
 local function retention(fence, lasts)
-  return lasts + FENCE_RETENTION + math.max(0, math.ceil((fence - now_us) / 1000))
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
 end
 local function write(owner_key, state, fence, lasts, token, holder)
   local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
