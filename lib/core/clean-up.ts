@@ -1,5 +1,10 @@
 import { Backoff } from './backoff.js';
-import type { HeldToken, LockBackend, ReleaseRequest } from './backend/lock-backend.js';
+import type {
+  CancelRequest,
+  HeldToken,
+  LockBackend,
+  ReleaseRequest,
+} from './backend/lock-backend.js';
 import type { Clock, Timer } from './clock.js';
 
 /** Our idea of the server's clock may be off by about this much, in ms. */
@@ -32,7 +37,7 @@ export class CleanUp {
   }
 
   /** `refusedAfter`: monotonic time from which on a command in doubt would be refused; leave it out where none is. */
-  cancel(held: HeldToken, refusedAfter?: number): void {
+  cancel(held: HeldToken & CancelRequest, refusedAfter?: number): void {
     const settledAt = refusedAfter === undefined ? 0 : refusedAfter + CLOCK_MARGIN;
     this.#start(() => this.backend.cancel(held), held.ttl, settledAt);
   }

@@ -117,8 +117,9 @@ export class Locker {
       stands,
       newToken: () => this.#tokens.next(),
       leases: this.#leases,
-      ended: ({ owner }) => {
-        this.#queues.delete(owner);
+      ended: (queue) => {
+        const { owner } = queue.name;
+        if (this.#queues.get(owner) === queue) this.#queues.delete(owner);
         this.#onSettled?.();
       },
       newLock: (grant) => this.#newLock(grant),
@@ -322,11 +323,12 @@ export class Locker {
 
   /** Ends when the condition holds, or after the timeout. Looked at whenever a lease, a queue or a try ends. */
   async #until(condition: () => boolean, timeout: number): Promise<void> {
+    // Looked at when what just happened is over: in the middle of it, a lease may be on no list.
+    await undefined;
     if (condition()) return;
     let timer: Timer | undefined;
     await new Promise<void>((resolve) => {
       timer = this.#clock.after(timeout, resolve);
-      // Looked at when what just happened is over: in the middle of it, a lease may be on no list.
       this.#onSettled = () => queueMicrotask(() => condition() && resolve());
     });
     timer?.cancel();
@@ -538,7 +540,8 @@ export class Locker {
     // Nobody works under it any more, so the next need not wait for the server's expiry.
     if (reason === 'shutdown' || reason === 'max-hold')
       this.#cleanUp.release(() => releaseOf(lease));
-    else if (reason !== 'taken') this.#cleanUp.cancel(lease);
+    else if (reason !== 'taken')
+      this.#cleanUp.cancel({ ...releaseOf(lease), lastFence: lease.fencingToken });
     this.#leaseEnded(lease);
     this.#events.emit('lost', () => ({
       key: lease.name.key,

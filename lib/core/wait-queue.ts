@@ -74,7 +74,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
   #alarm: Alarm | undefined;
 
   constructor(
-    private readonly name: LockName,
+    readonly name: LockName,
     private readonly context: WaitQueueContext,
   ) {
     this.#line = new WaitingLine(context.deadlines, this);
@@ -102,6 +102,11 @@ export class WaitQueue implements LineOwner<LockRequest> {
   enter(request: LockRequest): Promise<HeldLock> {
     const othersWait = this.#line.size > 0;
     this.#line.join(request);
+    if (request.line === undefined) {
+      // Its signal aborted since it was looked at: to ask which locks the caller holds, may end one.
+      this.#onLeft();
+      return request.promise;
+    }
     if (this.#running) {
       // Also where nobody waits any more: what is under way was sent for a caller that has given up.
       this.#line.watch(request);
@@ -114,8 +119,10 @@ export class WaitQueue implements LineOwner<LockRequest> {
     } else {
       this.#answered = true;
       this.#line.watch(request);
-      // Looking at it ends it, if its time is over.
-      this.#announce(request, lease.remaining);
+      const remaining = lease.deadline - this.context.clock.now();
+      this.#announce(request, Math.max(0, remaining));
+      // Its timer is late. To look at its state ends it, which isn't this call's doing.
+      if (remaining <= 0) this.context.outside(() => lease.state);
       this.#listen();
       this.#standIfNeeded();
     }
@@ -345,8 +352,10 @@ export class WaitQueue implements LineOwner<LockRequest> {
     if (!stand.told) {
       stand.told = true;
       if (stand.left === 0) {
-        // Not queued yet. Listen, then queue, which looks at the key once more.
-        await wakeUp.subscribe();
+        // Not queued yet. Listen, then queue, which looks at the key once more; and look again before, where it's long
+        // until we listen.
+        this.#listen();
+        await this.#sleep(backoff.next());
         return;
       }
     }
@@ -367,13 +376,15 @@ export class WaitQueue implements LineOwner<LockRequest> {
       this.#changeStand(undefined);
     }
     if (this.#line.size > 0) this.#listen();
-    else this.context.ended(this.name);
+    else this.context.ended(this);
   }
 
-  /** So that we're told when somebody elsewhere begins to wait for what is passed on here. */
+  /** So that we're woken, and told when somebody elsewhere begins to wait for what is passed on here. */
   #listen(): void {
     const { wakeUp } = this.context.backend;
-    if (!wakeUp.listening) void wakeUp.subscribe();
+    if (wakeUp.listening) return;
+    // Who waits until we listen looks then. Not below the call that happens to be the first.
+    void this.context.outside(() => wakeUp.subscribe()).then(() => this.wake());
   }
 
   /** Whether somebody ended it. */
@@ -416,7 +427,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
     } else if (this.#running) {
       this.#alarm?.ring();
     } else {
-      this.context.ended(this.name);
+      this.context.ended(this);
     }
   }
 
@@ -456,8 +467,8 @@ export interface WaitQueueContext {
   /** What this process holds, by the name's owner key. */
   readonly leases: ReadonlyMap<string, Lease>;
   newToken(): string;
-  /** Nobody waits in the queue of this name any more: callers that come later need a new one. */
-  ended(name: LockName): void;
+  /** Nobody waits in the queue any more: callers that come later need a new one. */
+  ended(queue: WaitQueue): void;
   /** Makes a lease of a grant, and the first lock on it. */
   newLock(grant: LeaseGrant): HeldLock;
   /** Passes a lease, of which the last lock was released, to the next caller: the lock on it. */

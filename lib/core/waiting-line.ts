@@ -50,7 +50,10 @@ export class WaitingLine<C extends Caller<T>, T> {
 
   /** The caller's deadline has passed. */
   timeOut(caller: C): void {
-    this.#giveUp(caller, this.owner.timedOut(caller));
+    // It leaves before anybody is told: a listener that releases the key would have it served else.
+    if (!this.#leave(caller)) return;
+    caller.reject(this.owner.timedOut(caller));
+    this.owner.onGaveUp?.();
   }
 
   /** Whether it stood in the line until now. */

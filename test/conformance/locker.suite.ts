@@ -421,6 +421,21 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         await got.release();
       });
 
+      it('tells a caller whose signal aborts by its own asking, and keeps nothing of it', async () => {
+        // The outer lock is over, which is noticed only when somebody asks: and then its signal aborts.
+        const error = await locker
+          .using(`${key} outer`, { ttl: 100, renew: false }, async (lock) => {
+            const { signal } = lock;
+            const until = performance.now() + 150;
+            while (performance.now() < until);
+            return rejection(locker.acquire(key, { signal }));
+          })
+          .catch((thrown: unknown) => thrown);
+        expect(error).toMatchObject({ code: 'LOCK_LOST' });
+        const next = await locker.acquire(key, { waitTimeout: 500 });
+        await next.release();
+      });
+
       it('passes over a waiter that is alive but frozen, after the claim window', async () => {
         const frozen = store.openBackend();
         backends.push(frozen);
@@ -1099,6 +1114,16 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
 
     describe('shutdown', () => {
       const refused = { code: 'LOCK_UNAVAILABLE', reason: 'shutting-down' };
+
+      it('drains also where a listener began it, in the middle of what just happened', async () => {
+        const lock = await locker.acquire(key, { ttl: 300, renew: false });
+        let closing: Promise<void> | undefined;
+        locker.on('busy', () => (closing = locker.close()));
+        await locker.tryAcquire(key);
+        expect(lock.isHeld).toBe(true);
+        expect(await lock.release()).toBe('released');
+        await closing;
+      });
 
       it('stopGranting refuses who asks and who waits, and lets holders finish', async () => {
         const lock = await locker.acquire(key);

@@ -4,7 +4,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { Redis, type RedisOptions } from 'ioredis';
+import { Cluster, Redis, type RedisOptions } from 'ioredis';
 import type { HeldToken } from '../../lib/core/backend/lock-backend.js';
 import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import { systemClock } from '../../lib/core/clock.js';
@@ -312,6 +312,60 @@ describe('keys', () => {
 });
 
 describe('connections', () => {
+  it('send the first command of a step at once, and those that follow when it ends, in one write', async () => {
+    await using proxy = await TcpProxy.start(server.port);
+    const backend = openBackend(proxy.url);
+    const names = Array.from({ length: 10 }, (_, n) => LockName.of('lock', `k${n}`));
+    await take(backend, names[0] as LockName);
+    const writes: number[] = [];
+    proxy.onRequest = (bytes) => {
+      writes.push(bytes.toString('latin1').split('evalsha').length - 1);
+      return 'pass';
+    };
+    await Promise.all(names.slice(1).map((name) => take(backend, name)));
+    expect(writes.reduce((a, b) => a + b)).toBe(9);
+    // The proxy may read them in one piece, as TCP has no messages.
+    expect(writes.length).toBeLessThanOrEqual(2);
+  });
+
+  it('to a Cluster send no command again whose connection was cut: what it may have taken is given back', async () => {
+    await using node = await RedisServer.start({
+      args: ['--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1'],
+    });
+    await using proxy = await TcpProxy.start(node.port);
+    const direct = openInstance({ port: node.port });
+    await direct.call('CLUSTER', 'ADDSLOTSRANGE', '0', '16383');
+    await eventually(async () => String(await direct.cluster('INFO')).includes('cluster_state:ok'));
+    const cluster = new Cluster([{ host: '127.0.0.1', port: proxy.port }], {
+      // All nodes are reached through the proxy.
+      natMap: { [`127.0.0.1:${node.port}`]: { host: '127.0.0.1', port: proxy.port } },
+    });
+    cluster.on('error', () => {});
+    closables.push({ close: async () => cluster.disconnect() });
+    const locker = openLocker(cluster, { ttl: '20s' });
+    await locker.connect();
+    await (await locker.acquire('warm')).release();
+    const held = await locker.acquire('held');
+
+    let cut = 0;
+    proxy.onReply = (bytes) => {
+      if (cut === 2 || !/^[$:]/.test(bytes.toString('latin1'))) return 'pass';
+      cut += 1;
+      return 'cut';
+    };
+    const error = await locker.tryAcquire('k').catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ code: 'LOCK_UNAVAILABLE' });
+    await eventually(async () => (await recordOf(direct, 'lock:{k}'))?.state === 'f', {
+      timeout: 5_000,
+      message: 'what it had taken is given back long before its ttl',
+    });
+    const events: string[] = [];
+    locker.on('lost', ({ reason }) => events.push(reason));
+    cut = 1;
+    expect(await held.release()).toBe('unconfirmed');
+    expect([cut, events]).toEqual([2, []]);
+  });
+
   it('are made from a URL, from options and from an instance, and closed with the backend', async () => {
     const instance = openInstance({});
     await instance.ping();

@@ -30,7 +30,7 @@ export interface LockBackend {
   release(request: ReleaseRequest): Promise<ReleaseOutcome>;
 
   /** Undoes whatever an acquire with this token has done or left: a grant, a reservation, a place in the queue. */
-  cancel(held: Pick<HeldToken, 'name' | 'token'>): Promise<CancelOutcome>;
+  cancel(request: CancelRequest): Promise<CancelOutcome>;
 
   /** Who holds the key and who waits for it. */
   query(name: LockName): Promise<QueryOutcome>;
@@ -123,6 +123,11 @@ export type ReleaseOutcome =
   /** The key was no longer this token's; nothing was done. */
   | { readonly kind: 'taken' }
   | Unavailable;
+
+export interface CancelRequest extends Pick<HeldToken, 'name' | 'token'> {
+  /** The last fencing token that was used of the lease's range; left out where nobody ever held it. */
+  readonly lastFence?: number;
+}
 
 export type CancelOutcome = { readonly kind: 'cancelled' } | Unavailable;
 

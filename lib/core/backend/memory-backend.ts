@@ -7,6 +7,7 @@ import {
   type AcquireOutcome,
   type AcquireRequest,
   type CancelOutcome,
+  type CancelRequest,
   type ExtendOutcome,
   FENCE_RANGE,
   type HeldToken,
@@ -157,14 +158,12 @@ export class MemoryBackend implements LockBackend {
     return { kind: 'released' };
   }
 
-  async cancel({ name, token }: HeldToken): Promise<CancelOutcome> {
+  async cancel({ name, token, lastFence = 0 }: CancelRequest): Promise<CancelOutcome> {
     const entry = this.#store.entryOf(name);
     entry.queue = entry.queue.filter((waiter) => waiter.token !== token);
     const { owner } = entry;
     if (owner !== undefined && owner.kind !== 'kept' && owner.token === token) {
-      if (owner.kind === 'held') {
-        this.#rememberFence(entry, owner.fencingToken + FENCE_RANGE - 1, 0);
-      }
+      this.#rememberFence(entry, lastFence, 0);
       entry.owner = undefined;
       this.#handOn(entry, undefined);
     }

@@ -20,6 +20,7 @@ import type {
   AcquireOutcome,
   AcquireRequest,
   CancelOutcome,
+  CancelRequest,
   ExtendOutcome,
   HeldToken,
   HolderState,
@@ -61,9 +62,11 @@ const RELEASE = new Script<
   readonly [token: string, lastFence: number, keepFor: number, countReceivers: string],
   0 | 1
 >(releaseScript);
-const CANCEL = new Script<WaitKeys, readonly [token: string, countReceivers: string], 1>(
-  cancelScript,
-);
+const CANCEL = new Script<
+  WaitKeys,
+  readonly [token: string, lastFence: number, countReceivers: string],
+  1
+>(cancelScript);
 const QUERY = new Script<
   WaitKeys,
   readonly [],
@@ -227,9 +230,10 @@ export class RedisBackend implements LockBackend {
     return this.#connection.run(RELEASE, this.#waitKeysOf(name), args).then(readRelease);
   }
 
-  async cancel({ name, token }: Pick<HeldToken, 'name' | 'token'>): Promise<CancelOutcome> {
+  async cancel({ name, token, lastFence = 0 }: CancelRequest): Promise<CancelOutcome> {
     const outcome = await this.#connection.run(CANCEL, this.#waitKeysOf(name), [
       token,
+      lastFence,
       this.#countReceivers,
     ]);
     return outcome.kind === 'unavailable' ? outcome : { kind: 'cancelled' };

@@ -5,7 +5,8 @@ KEYS[1] owner
 KEYS[2] queue
 KEYS[3] waiters
 ARGV[1] token
-ARGV[2] 1: PUBLISH counts every receiver
+ARGV[2] the last fencing token used under the lease; 0: none was
+ARGV[3] 1: PUBLISH counts every receiver
 Returns 1
 ]]
 --- @include _constants.lua
@@ -14,10 +15,8 @@ Returns 1
 --- @include _free.lua
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])
-local state, fence, _, token = read(redis.call('GET', KEYS[1]) or '')
+local _, fence, _, token = read(redis.call('GET', KEYS[1]) or '')
 if token == ARGV[1] then
-  -- The lease's process may have used the whole range.
-  if state == 'h' then fence = fence + FENCE_RANGE - 1 end
-  free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2])
+  free(KEYS[1], KEYS[2], KEYS[3], math.max(fence, tonumber(ARGV[2])), ARGV[3])
 end
 return 1

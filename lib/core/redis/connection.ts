@@ -99,6 +99,8 @@ export class ConnectionSource {
         enableAutoPipelining: false,
         lazyConnect: false,
         keyPrefix: '',
+        // It would send a command again whose connection was cut, and then answer for the second one alone.
+        retryDelayOnFailover: 0,
         clusterRetryStrategy: safe.retryStrategy as (times: number) => number,
       });
     }
@@ -156,7 +158,10 @@ export class Connection {
   #corked: Corkable | undefined;
   /** How many commands were held back since the last write. */
   #held = 0;
-  readonly #uncork = () => {
+  /** Whether a command was sent in the running step of the program. */
+  #inStep = false;
+  readonly #endStep = () => {
+    this.#inStep = false;
     this.#corked?.uncork();
     this.#corked = undefined;
   };
@@ -316,11 +321,17 @@ export class Connection {
   }
 
   /**
-   * Holds back what is written until the running step of the program ends, so that its commands leave in one write; but
-   * not too many of them, or the server would have nothing to do meanwhile. `stream` is no documented property of
-   * ioredis: without it each leaves by itself, which is slower and no more.
+   * The first command of a step of the program leaves at once, so that none alone has to wait. Those that follow are held
+   * back until the step ends, and leave in one write; but not too many of them, or the server would have nothing to do
+   * meanwhile. `stream` is no documented property of ioredis: without it each leaves by itself, which is slower and no
+   * more.
    */
   #cork(): void {
+    if (!this.#inStep) {
+      this.#inStep = true;
+      process.nextTick(this.#endStep);
+      return;
+    }
     if (this.#corked !== undefined) {
       this.#held += 1;
       if (this.#held < LONGEST_WRITE) return;
@@ -334,14 +345,16 @@ export class Connection {
     stream.cork();
     this.#corked = stream as Corkable;
     this.#held = 0;
-    process.nextTick(this.#uncork);
   }
 
   #failed(error: unknown, sentAt: number): Unavailable {
     // By shape: Node's own errors are no instances of the `Error` that a test runner's sandbox sees.
     const { name = '', message = '' } = (error ?? {}) as Partial<Error>;
-    // What ioredis refuses to send with the offline queue off has surely not run.
-    if (message.includes('enableOfflineQueue')) return this.#unreachable();
+    // What ioredis refuses to send with the offline queue off has surely not run; a Cluster's client may have sent it
+    // before, to another node.
+    if (message.includes('enableOfflineQueue')) {
+      return { ...this.#unreachable(), mayHaveRun: this.#isCluster };
+    }
     if (name === 'ReplyError') {
       this.#heardAt = this.clock.now();
       return { kind: 'unavailable', reason: 'refused', cause: error, mayHaveRun: true };

@@ -120,7 +120,7 @@ return {now_us, 'busy', remaining, sequence}
 export const cancelScript = {
   name: 'cancel',
   numberOfKeys: 3,
-  sha1: 'e9256a6430246a4f3319570fb354afd8fb10ef03',
+  sha1: 'ad2dd829e52e0485252ffb10c3fc999e1ce364ed',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -184,10 +184,9 @@ local function free(owner_key, queue_key, waiters_key, fence, count_receivers)
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])
-local state, fence, _, token = read(redis.call('GET', KEYS[1]) or '')
+local _, fence, _, token = read(redis.call('GET', KEYS[1]) or '')
 if token == ARGV[1] then
-  if state == 'h' then fence = fence + FENCE_RANGE - 1 end
-  free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2])
+  free(KEYS[1], KEYS[2], KEYS[3], math.max(fence, tonumber(ARGV[2])), ARGV[3])
 end
 return 1
 `,
