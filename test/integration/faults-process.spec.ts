@@ -389,8 +389,8 @@ describe('wall clocks', () => {
     expect(second.fencingToken).toBe(ahead + 2);
     await second.loss();
     const third = await locker.acquire('k');
-    // One who lost it may have passed it on to others of its process, each with a token of its own.
-    expect(third.fencingToken).toBe(ahead + 2 + FENCE_RANGE);
+    // Its process tells how far it came with its tokens, if it is in time for that. Else the server can't know.
+    expect([ahead + 3, ahead + 2 + FENCE_RANGE]).toContain(third.fencingToken);
     await third.release();
     // And it's remembered until the server's clock has passed it.
     expect(await observer.redis.pttl('lock:{k}')).toBeGreaterThan(3_500_000);
