@@ -5,7 +5,7 @@ import { CriticalSection } from '../critical-section.js';
 import { QueuedKey } from '../queued-key.js';
 import { serverSpending } from '../server-meter.js';
 import { median } from '../statistics.js';
-import { acquireMany } from './w6-renewal.js';
+import { acquireMany, releaseMany, warmUpRenewal } from './w6-renewal.js';
 import type { Bench, Measure, Measured, Workload } from './workload.js';
 
 const WAITERS = [1, 10, 100, 1_000, 10_000] as const;
@@ -45,17 +45,18 @@ const TTL = { quick: 2_000, full: 9_000 } as const;
 const RENEWALS = 3;
 /** Below this, what the process does anyway outweighs the leases. */
 const MANY = 1_000;
-const RELEASED_AT_ONCE = 500;
 
 /** CPU time of the process per lease and renewal, by how many it holds. */
-async function byHeldKeys({ open, meter, scale, redis }: Bench): Promise<Measured> {
+async function byHeldKeys(bench: Bench): Promise<Measured> {
+  const { open, meter, scale, redis } = bench;
   const values: Record<string, number> = {};
   const ttl = TTL[scale];
+  await warmUpRenewal(bench);
   const client = await open({ ttl, renew: true });
   let lost = 0;
   for (const count of HELD[scale]) {
     const held = await acquireMany(client, count);
-    // One renewal passes first: neither the garbage of the taking nor the compiling of the code is the renewal's cost.
+    // One renewal passes first: the garbage of the taking isn't the renewal's cost.
     await pause(ttl / 3);
     globalThis.gc?.();
     const phase = await meter.begin();
@@ -73,13 +74,6 @@ async function byHeldKeys({ open, meter, scale, redis }: Bench): Promise<Measure
     violations: 0,
     errors: lost,
   };
-}
-
-async function releaseMany(client: LockClient, held: unknown[]): Promise<void> {
-  for (let from = 0; from < held.length; from += RELEASED_AT_ONCE) {
-    const some = held.slice(from, from + RELEASED_AT_ONCE);
-    await Promise.all(some.map((one) => client.release(one)));
-  }
 }
 
 const PROCESSES = { quick: [1, 16], full: [1, 4, 16, 64] } as const;

@@ -54,7 +54,7 @@ const ACQUIRE = new Script<
 >(acquireScript);
 const EXTEND = new Script<
   readonly string[],
-  readonly (string | number)[],
+  readonly [ttl: number, tokens: string],
   [nowMicros: string, prolonged: string]
 >(extendScript);
 const RELEASE = new Script<
@@ -192,27 +192,29 @@ export class RedisBackend implements LockBackend {
     return leases.map((lease) => outcomes.get(lease) as ExtendOutcome);
   }
 
-  /** Which leases go in one command: those of one ttl, which nearly always are all. */
+  /** Which leases go in one command: those of one ttl, with tokens of one length, which nearly always are all. */
   #groupsOf(leases: readonly HeldToken[]): readonly (readonly HeldToken[])[] {
     // In a Cluster the keys of one script must share a slot, and those of two names seldom do.
     if (this.#source.isCluster) return leases.map((lease) => [lease]);
-    const groups = new Map<number, HeldToken[]>();
+    const groups: HeldToken[][] = [];
     for (const lease of leases) {
-      const group = groups.get(lease.ttl);
-      if (group === undefined) groups.set(lease.ttl, [lease]);
+      const group = groups.find(
+        ([one]) => one?.ttl === lease.ttl && one.token.length === lease.token.length,
+      );
+      if (group === undefined) groups.push([lease]);
       else group.push(lease);
     }
-    return [...groups.values()];
+    return groups;
   }
 
   async #extendTogether(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
     const keys: string[] = [];
-    const args: (string | number)[] = [leases[0]?.ttl ?? 0];
+    let tokens = '';
     for (const { name, token } of leases) {
       keys.push(this.#prefixed(name.owner));
-      args.push(token);
+      tokens += `${token} `;
     }
-    const outcome = await this.#connection.run(EXTEND, keys, args);
+    const outcome = await this.#connection.run(EXTEND, keys, [leases[0]?.ttl ?? 0, tokens]);
     if (outcome.kind === 'unavailable') {
       // What is wrong with one (an ACL that doesn't know its prefix) isn't wrong with all.
       const mayBeOne = outcome.reason === 'refused' && leases.length > 1;

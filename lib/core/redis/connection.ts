@@ -158,10 +158,7 @@ export class Connection {
   #corked: Corkable | undefined;
   /** How many commands were held back since the last write. */
   #held = 0;
-  /** Whether a command was sent in the running step of the program. */
-  #inStep = false;
-  readonly #endStep = () => {
-    this.#inStep = false;
+  readonly #uncork = () => {
     this.#corked?.uncork();
     this.#corked = undefined;
   };
@@ -321,17 +318,13 @@ export class Connection {
   }
 
   /**
-   * The first command of a step of the program leaves at once, so that none alone has to wait. Those that follow are held
-   * back until the step ends, and leave in one write; but not too many of them, or the server would have nothing to do
-   * meanwhile. `stream` is no documented property of ioredis: without it each leaves by itself, which is slower and no
-   * more.
+   * A command leaves at once when no other is under way, so that none alone has to wait. Otherwise what a step of the
+   * program sends is held back until the step ends, and leaves in one write; but not too many of them, or the server would
+   * have nothing to do meanwhile. `stream` is no documented property of ioredis: without it each leaves by itself, which is
+   * slower and no more.
    */
   #cork(): void {
-    if (!this.#inStep) {
-      this.#inStep = true;
-      process.nextTick(this.#endStep);
-      return;
-    }
+    if (this.#calls.size === 1) return;
     if (this.#corked !== undefined) {
       this.#held += 1;
       if (this.#held < LONGEST_WRITE) return;
@@ -345,6 +338,7 @@ export class Connection {
     stream.cork();
     this.#corked = stream as Corkable;
     this.#held = 0;
+    process.nextTick(this.#uncork);
   }
 
   #failed(error: unknown, sentAt: number): Unavailable {

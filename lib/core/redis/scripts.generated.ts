@@ -197,7 +197,7 @@ return 1
 export const extendScript = {
   name: 'extend',
   numberOfKeys: null,
-  sha1: '67591637bcb781ad4474916581cbe618677d99c4',
+  sha1: '7a1748f3a0b5a09e8db8314b2154e604b1aec6e7',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -230,12 +230,12 @@ end
 look_at_clock()
 local ttl = tonumber(ARGV[1])
 local ends = string.format('%013.0f', now + ttl)
+local tokens, length = ARGV[2], #ARGV[2] / #KEYS
 local results = {}
 for i = 1, #KEYS do
-  local token = ARGV[i + 1]
   local record = redis.pcall('GET', KEYS[i])
   if type(record) == 'string' and string.sub(record, 1, 2) == 'h '
-    and string.sub(record, 34, 34 + #token) == token .. ' ' and tonumber(string.sub(record, 20, 32)) > now then
+    and string.sub(record, 34, 33 + length) == string.sub(tokens, (i - 1) * length + 1, i * length) and tonumber(string.sub(record, 20, 32)) > now then
     put(KEYS[i], string.sub(record, 1, 19) .. ends .. string.sub(record, 33), retention(string.sub(record, 3, 18), ttl))
     results[i] = '1'
   else
