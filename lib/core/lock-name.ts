@@ -48,6 +48,25 @@ export class LockName {
     return new LockName(key, `${prefix}:{${escape(key)}}`);
   }
 
+  /** The name whose `owner` this is under the prefix; `undefined` where it's none of ours. */
+  static ofOwner(prefix: string, owner: string): LockName | undefined {
+    const start = `${prefix}:{`;
+    if (!owner.startsWith(start) || !owner.endsWith('}')) return undefined;
+    const escaped = owner.slice(start.length, -1);
+    const key = unescape(escaped);
+    const isOurs =
+      key !== '' &&
+      escape(key) === escaped &&
+      key.isWellFormed() &&
+      Buffer.byteLength(key) <= LONGEST_KEY_BYTES;
+    return isOurs ? new LockName(key, owner) : undefined;
+  }
+
+  /** A part of a key as it's written in the Redis keys. */
+  static escaped(part: string): string {
+    return escape(part);
+  }
+
   /** Who waits, in order: a sorted set of tokens by sequence. */
   get queue(): string {
     return `${this.owner}:q`;
@@ -63,5 +82,12 @@ function escape(key: string): string {
   if (!/[%{}]/.test(key)) return key;
   return key.replace(/[%{}]/g, (character) =>
     character === '%' ? '%25' : character === '{' ? '%7B' : '%7D',
+  );
+}
+
+function unescape(escaped: string): string {
+  if (!escaped.includes('%')) return escaped;
+  return escaped.replace(/%(25|7B|7D)/g, (_, code) =>
+    code === '25' ? '%' : code === '7B' ? '{' : '}',
   );
 }

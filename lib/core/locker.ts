@@ -14,6 +14,7 @@ import {
   type LostReason,
 } from './errors.js';
 import { LockEmitter, type LockEventName, type LockListener } from './events.js';
+import { EVERY_KEY, KeyPattern } from './key-pattern.js';
 import { Lease, type LeaseGrant, validUntil } from './lease.js';
 import { HeldLock, type Lock, type LockKeeper, type LockReleased } from './lock.js';
 import { LockName } from './lock-name.js';
@@ -251,12 +252,56 @@ export class Locker {
   /**
    * Who holds a key, and who waits for it.
    * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   *
+   * @example
+   * const { held, pending } = await locks.inspect('stock:42');
    */
-  async query(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
+  async inspect(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
     const { prefix } = resolveLockOptions(options, this.#options.defaults);
-    const name = LockName.of(prefix, key);
+    return this.#stateOf(LockName.of(prefix, key));
+  }
+
+  /**
+   * The locks that are held or waited for, sorted by key: all, or those whose key matches a glob of `*` (any text) and
+   * `?` (one character); a backslash takes the next character literally. Each is told as it was when it was looked at,
+   * not all as of one moment.
+   *
+   * For a look from time to time: it walks through all keys of the Redis server (SCAN; in a Cluster, of every master),
+   * whatever they belong to. Each command is bounded by `commandTimeout`, not the whole.
+   *
+   * @throws LockUnavailableError where one server can't be asked, LockKeyError, LockConfigError.
+   *
+   * @example
+   * for (const { key, held, pending } of await locks.query('stock:*')) console.log(key, held, pending.length);
+   */
+  async query(pattern?: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState[]> {
+    const { prefix } = resolveLockOptions(options, this.#options.defaults);
+    const names = await this.#namesOf(
+      prefix,
+      pattern === undefined ? EVERY_KEY : KeyPattern.of(pattern),
+    );
+    const states: LockState[] = [];
+    for (let start = 0; start < names.length; start += LOOKS_AT_ONCE) {
+      const some = names.slice(start, start + LOOKS_AT_ONCE);
+      states.push(...(await Promise.all(some.map((name) => this.#stateOf(name)))));
+    }
+    return states
+      .filter(({ held, pending }) => held.length > 0 || pending.length > 0)
+      .toSorted((a, b) => (a.key < b.key ? -1 : 1));
+  }
+
+  async #namesOf(prefix: string, pattern: KeyPattern): Promise<readonly LockName[]> {
+    if (pattern.exact !== undefined) return [LockName.of(prefix, pattern.exact)];
+    const outcome = await this.#backend.names(prefix, pattern);
+    if (outcome.kind === 'unavailable') {
+      throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
+    }
+    return outcome.names;
+  }
+
+  async #stateOf(name: LockName): Promise<LockState> {
     const outcome = await this.#backend.query(name);
-    if (outcome.kind === 'unavailable') throw unavailableError(key, outcome);
+    if (outcome.kind === 'unavailable') throw unavailableError(name.key, outcome);
     const { state } = outcome;
     const waitsHere = (this.#queues.get(name.owner)?.waitingHere ?? 0) > 0;
     return waitsHere ? { ...state, pending: [...state.pending, { sequence: undefined }] } : state;
@@ -626,6 +671,9 @@ export class Locker {
     reentry.end();
   }
 }
+
+/** How many locks a query looks at together: enough to keep the server busy, and not so many that the last are late. */
+const LOOKS_AT_ONCE = 100;
 
 // What `onBusy` means to each of the ways in.
 const asGiven = (given: OnBusy): OnBusy => given;

@@ -124,9 +124,29 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
   /**
    * Who holds a key, and who waits for it.
    * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   *
+   * @example
+   * const { held, pending } = await locks.inspect('stock:42');
    */
-  query(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
-    return this.#locker.query(key, options);
+  inspect(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
+    return this.#locker.inspect(key, options);
+  }
+
+  /**
+   * The locks that are held or waited for, sorted by key: all, or those whose key matches a glob of `*` (any text) and
+   * `?` (one character); a backslash takes the next character literally. Each is told as it was when it was looked at,
+   * not all as of one moment.
+   *
+   * For a look from time to time: it walks through all keys of the Redis server (SCAN; in a Cluster, of every master),
+   * whatever they belong to. Each command is bounded by `commandTimeout`, not the whole.
+   *
+   * @throws LockUnavailableError where one server can't be asked, LockKeyError, LockConfigError.
+   *
+   * @example
+   * for (const { key, held, pending } of await locks.query('stock:*')) console.log(key, held, pending.length);
+   */
+  query(pattern?: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState[]> {
+    return this.#locker.query(pattern, options);
   }
 
   /**

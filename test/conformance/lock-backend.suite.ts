@@ -16,6 +16,7 @@ import {
   type LockState,
   type ReleaseOutcome,
 } from '../../lib/core/backend/lock-backend.js';
+import { KeyPattern } from '../../lib/core/key-pattern.js';
 import { LockName } from '../../lib/core/lock-name.js';
 import { eventually } from '../support/eventually.js';
 
@@ -828,6 +829,37 @@ export function describeLockBackend(
         await b.wait(name);
         await a.release(held);
         expect(await c.state(name)).toEqual({ key: name.key, held: [], pending: [] });
+      });
+    });
+
+    describe('names', () => {
+      const namesOf = async (prefix: string, pattern: string): Promise<string[]> => {
+        const outcome = await c.backend.names(prefix, KeyPattern.of(pattern));
+        if (outcome.kind !== 'names') throw new Error(`No names: ${JSON.stringify(outcome)}`);
+        for (const name of outcome.names) expect(LockName.of(prefix, name.key)).toEqual(name);
+        return outcome.names.map(({ key }) => key).toSorted();
+      };
+
+      it('gives each name in use once: held, kept, or only waited for', async () => {
+        const [held, kept, waited] = ['held', 'kept', 'waited'].map((key) =>
+          LockName.of('names', key),
+        ) as [LockName, LockName, LockName];
+        await a.take(held);
+        await b.wait(held);
+        await a.release(await a.take(kept), 5_000);
+        const short = await a.take(waited, { ttl: 50 });
+        await b.wait(waited);
+        await eventually(async () => (await a.state(short.name)).held.length === 0);
+        expect(await namesOf('names', '*')).toEqual(['held', 'kept', 'waited']);
+        expect(await namesOf('names', '*ai*')).toEqual(['waited']);
+        expect(await namesOf('name', '*')).toEqual([]);
+      });
+
+      it('finds a few among thousands', async () => {
+        const many = Array.from({ length: 3_000 }, (_, index) => LockName.of('many', `${index}`));
+        await Promise.all(many.map((name) => a.take(name)));
+        expect(await namesOf('many', '*')).toHaveLength(3_000);
+        expect(await namesOf('many', '1?34')).toHaveLength(10);
       });
     });
 

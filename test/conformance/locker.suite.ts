@@ -92,7 +92,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
 
     /** Resolves when so many processes stand in the queue of the key. */
     function pending(count: number, of = key): Promise<unknown> {
-      return eventually(async () => (await locker.query(of)).pending.length === count, {
+      return eventually(async () => (await locker.inspect(of)).pending.length === count, {
         message: `${count} processes wait`,
       });
     }
@@ -216,7 +216,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
 
       it('takes a short waitTimeout for long enough to ask once', async () => {
         // Connected: a first connection may take longer than that.
-        await locker.query(key);
+        await locker.inspect(key);
         const lock = await locker.acquire(key, { waitTimeout: 1 });
         expect(lock.isHeld).toBe(true);
         await lock.release();
@@ -245,6 +245,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(await rejection(locker.acquire(k, o))).toBeInstanceOf(type);
         expect(await rejection(locker.tryAcquire(k, o))).toBeInstanceOf(type);
         expect(await rejection(locker.using(k, o, work))).toBeInstanceOf(type);
+        expect(await rejection(locker.inspect(k, o))).toBeInstanceOf(type);
         expect(await rejection(locker.query(k, o))).toBeInstanceOf(type);
       });
 
@@ -252,7 +253,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         const lock = await locker.acquire(key);
         const sibling = await other.tryAcquire(key, { prefix: 'another' });
         expect(sibling?.isHeld).toBe(true);
-        expect((await locker.query(key, { prefix: 'another' })).held).toHaveLength(1);
+        expect((await locker.inspect(key, { prefix: 'another' })).held).toHaveLength(1);
         await Promise.all([lock.release(), sibling?.release()]);
       });
     });
@@ -396,12 +397,12 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         const third = locker.acquire(key);
         const [firstError, secondError] = [rejection(first), rejection(second)];
         await pending(1);
-        const [{ sequence } = { sequence: 0 }] = (await locker.query(key)).pending;
+        const [{ sequence } = { sequence: 0 }] = (await locker.inspect(key)).pending;
         controller.abort('enough');
         expect(await firstError).toBe('enough');
         expect(await secondError).toBeInstanceOf(LockTimeoutError);
         // It has kept the place that the first had.
-        expect((await locker.query(key)).pending).toEqual([{ sequence }]);
+        expect((await locker.inspect(key)).pending).toEqual([{ sequence }]);
         await lock.release();
         await (await third).release();
       });
@@ -417,7 +418,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         await lock.release();
         const got = await second;
         expect(got.remaining).toBeGreaterThan(15_000);
-        expect((await locker.query(key)).held[0]?.remaining).toBeGreaterThan(15_000);
+        expect((await locker.inspect(key)).held[0]?.remaining).toBeGreaterThan(15_000);
         await got.release();
       });
 
@@ -493,7 +494,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
           { name: 'AbortError' },
         );
         expect(events).toEqual([]);
-        expect(await locker.query(key)).toEqual({ key, held: [], pending: [] });
+        expect(await locker.inspect(key)).toEqual({ key, held: [], pending: [] });
       });
 
       it('while waiting: rejects with the reason at once and leaves the queue', async () => {
@@ -566,7 +567,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         const { kept } = (events[0] as [string, LockEvents['released']])[1];
         expect(kept).toBeGreaterThan(150);
         expect(kept).toBeLessThanOrEqual(300);
-        expect((await locker.query(key)).held).toMatchObject([{ kept: true }]);
+        expect((await locker.inspect(key)).held).toMatchObject([{ kept: true }]);
         expect(await locker.tryAcquire(key)).toBeNull();
         const next = await eventually(() => other.tryAcquire(key), { timeout: 1_000 });
         expect(performance.now() - start).toBeGreaterThan(295);
@@ -631,7 +632,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(await lock.release()).toBe('lost');
         expect(await lock.release()).toBe('lost');
         expect(next.isHeld).toBe(true);
-        expect((await locker.query(key)).held).toMatchObject([{ fencingToken: next.fencingToken }]);
+        expect((await locker.inspect(key)).held).toMatchObject([{ fencingToken: next.fencingToken }]);
         expect(events.map(([name]) => name)).toEqual(['acquired', 'lost']);
         await next.release();
       });
@@ -641,7 +642,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         await eventually(() => lock.remaining < 900);
         await lock.extend();
         expect(lock.remaining).toBeGreaterThan(900);
-        expect((await other.query(key)).held[0]?.remaining).toBeGreaterThan(900);
+        expect((await other.inspect(key)).held[0]?.remaining).toBeGreaterThan(900);
         await lock.release();
         const error = await rejection(lock.extend());
         expect(error).toBeInstanceOf(LockLostError);
@@ -859,7 +860,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
           return lock.fencingToken;
         });
         expect(await other.tryAcquire(key)).toBeNull();
-        expect((await other.query(key)).held).toMatchObject([{ fencingToken: fence }]);
+        expect((await other.inspect(key)).held).toMatchObject([{ fencingToken: fence }]);
         inside.open();
         expect(await child).toBe(fence);
         expect(await late).toBeGreaterThan(fence);
@@ -1009,13 +1010,87 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
     });
 
     describe('query', () => {
+      const shown = async (pattern?: string, prefix?: string): Promise<string[]> => {
+        const states = await locker.query(pattern, prefix === undefined ? undefined : { prefix });
+        return states.map(({ key: found }) => found);
+      };
+
+      it('shows what is held and waited for, sorted by key, and nothing that is free', async () => {
+        const locks = await Promise.all(
+          ['b', 'a', 'ab', 'free'].map((each) => locker.acquire(`${key} ${each}`)),
+        );
+        const waiter = other.acquire(`${key} ab`);
+        await pending(1, `${key} ab`);
+        await locks[3]?.release();
+        const states = await locker.query(`${key} *`);
+        expect(states.map(({ key: found }) => found)).toEqual(
+          ['a', 'ab', 'b'].map((each) => `${key} ${each}`),
+        );
+        expect(states[1]).toEqual({
+          ...(await locker.inspect(`${key} ab`)),
+          held: [{ ...states[1]?.held[0], fencingToken: locks[2]?.fencingToken }],
+        });
+        expect(states.map((state) => state.pending.length)).toEqual([0, 1, 0]);
+        await Promise.all(locks.map((lock) => lock.release()));
+        await (await waiter).release();
+        expect(await shown(`${key} *`)).toEqual([]);
+      });
+
+      it('shows what is kept by nobody, and what is only waited for', async () => {
+        const kept = await locker.acquire(`${key} kept`, { holdAtLeast: '5s' });
+        await kept.release();
+        const cutOff = store.openBackend();
+        backends.push(cutOff);
+        const place = { aliveFor: 30_000, sequence: undefined };
+        const ask = (token: string, ttl: number, wait: boolean) =>
+          cutOff.tryAcquire({
+            name: LockName.of('lock', `${key} waited for`),
+            token,
+            ttl,
+            notAfter: performance.now() + 5_000,
+            place: wait ? place : undefined,
+          });
+        await ask(randomUUID(), 100, false);
+        const token = randomUUID();
+        await ask(token, 100, true);
+        await eventually(async () => (await locker.inspect(`${key} waited for`)).held.length === 0);
+        expect(await locker.query(`${key} *`)).toMatchObject([
+          { key: `${key} kept`, held: [{ kept: true }], pending: [] },
+          { key: `${key} waited for`, held: [], pending: [{ sequence: expect.any(Number) }] },
+        ]);
+        await cutOff.cancel({ name: LockName.of('lock', `${key} waited for`), token });
+      });
+
+      it('matches by glob, whatever is in the keys, under one prefix', async () => {
+        const names = ['a{1}', 'a%7B1}', 'a*1', 'a[1]', 'a\\1', 'aé1', 'a👍1', 'a:q', 'a}:q', '%25'];
+        const locks = await Promise.all(
+          names.map((each) => locker.acquire(each, { prefix: 'p[a-z]*' })),
+        );
+        const neighbour = await locker.acquire('a-1', { prefix: 'pb' });
+        const all = (pattern?: string) => shown(pattern, 'p[a-z]*');
+        expect(await all()).toEqual(names.toSorted());
+        expect(await all('*')).toEqual(names.toSorted());
+        expect(await all('a{*')).toEqual(['a{1}']);
+        expect(await all('a?1')).toEqual(['a*1', 'a\\1', 'aé1', 'a👍1'].toSorted());
+        expect(await all('a\\*1')).toEqual(['a*1']);
+        expect(await all('a[1?')).toEqual(['a[1]']);
+        expect(await all('*}')).toEqual(['a{1}', 'a%7B1}'].toSorted());
+        expect(await all('*%*')).toEqual(['%25', 'a%7B1}']);
+        expect(await all('%25')).toEqual(['%25']);
+        expect(await all('b*')).toEqual([]);
+        await Promise.all([...locks, neighbour].map((lock) => lock.release()));
+        expect(await all()).toEqual([]);
+      });
+    });
+
+    describe('inspect', () => {
       it('shows who holds the key and who waits for it', async () => {
         const named = open({ application: 'shop' });
         const before = Date.now();
         const lock = await named.acquire(key, { ttl: '5s' });
         const waiters = [other.acquire(key), locker.acquire(key)];
         await pending(2);
-        const { held, pending: waitingNow } = await locker.query(key);
+        const { held, pending: waitingNow } = await locker.inspect(key);
         expect(held).toMatchObject([
           {
             fencingToken: lock.fencingToken,
@@ -1030,7 +1105,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(sequences).toEqual(sequences.toSorted((a, b) => a - b));
         await lock.release();
         await Promise.all(waiters.map(async (waiter) => (await waiter).release()));
-        expect(await locker.query(key)).toEqual({ key, held: [], pending: [] });
+        expect(await locker.inspect(key)).toEqual({ key, held: [], pending: [] });
       });
     });
 
@@ -1280,7 +1355,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
           const [outcome] = await Promise.allSettled([asked, closing.close()]);
           const { reason = refused } = outcome as { reason?: unknown };
           expect(reason).toMatchObject(refused);
-          expect((await other.query(key)).held).toEqual([]);
+          expect((await other.inspect(key)).held).toEqual([]);
         },
       );
 

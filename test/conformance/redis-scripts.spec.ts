@@ -104,7 +104,7 @@ async function expectHandOver(from: Locker, to: Locker, key = 'k'): Promise<void
   });
   await Promise.race([
     next,
-    eventually(async () => (await from.query(key)).pending.length === 1, { message: 'it waits' }),
+    eventually(async () => (await from.inspect(key)).pending.length === 1, { message: 'it waits' }),
   ]);
   expect(served).toBe(false);
   expect(await lock.release()).toBe('released');
@@ -362,7 +362,7 @@ describe('connections', () => {
     const events: string[] = [];
     locker.on('lost', ({ reason }) => events.push(reason));
     // The clean-up's own reply was cut too: a command that could not be sent at all would prove nothing here.
-    await eventually(async () => (await locker.query('held').catch(() => undefined)) !== undefined);
+    await eventually(async () => (await locker.inspect('held').catch(() => undefined)) !== undefined);
     cut = 1;
     expect(await held.release()).toBe('unconfirmed');
     expect([cut, events]).toEqual([2, []]);

@@ -9,11 +9,13 @@ import type {
   ExtendOutcome,
   HeldToken,
   LockBackend,
+  NamesOutcome,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
   Unavailable,
 } from '../../lib/core/backend/lock-backend.js';
+import type { KeyPattern } from '../../lib/core/key-pattern.js';
 import type { LockName } from '../../lib/core/lock-name.js';
 import type { WakeListener, WakeUp } from '../../lib/core/wake-up.js';
 import { settled } from '../support/fake-clock.js';
@@ -30,6 +32,10 @@ export class FakeBackend implements LockBackend {
     this.log,
   );
   readonly queries = new Calls<LockName, QueryOutcome>('query', this.log);
+  readonly surveys = new Calls<{ prefix: string; pattern: KeyPattern }, NamesOutcome>(
+    'names',
+    this.log,
+  );
   closed = false;
 
   async connect(): Promise<{ kind: 'connected' }> {
@@ -55,6 +61,10 @@ export class FakeBackend implements LockBackend {
 
   query(name: LockName): Promise<QueryOutcome> {
     return this.queries.call(name);
+  }
+
+  names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
+    return this.surveys.call({ prefix, pattern });
   }
 
   async close(): Promise<void> {

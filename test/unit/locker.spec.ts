@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, it } from '@jest/globals';
 import { LockLostError, LockUnavailableError } from '../../lib/core/errors.js';
 import type { LockEventName } from '../../lib/core/events.js';
 import type { Lock } from '../../lib/core/lock.js';
+import { LockName } from '../../lib/core/lock-name.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
 import { FakeClock, settled } from '../support/fake-clock.js';
@@ -375,12 +376,45 @@ describe('Locker', () => {
     });
   });
 
-  describe('query', () => {
-    it('that is not answered rejects', async () => {
-      const state = watch(locker.query('k'));
+  describe('inspect and query', () => {
+    it('that are not answered reject', async () => {
+      const state = watch(locker.inspect('k'));
       await backend.queries.answer(noAnswer);
       expect(state.error).toBeInstanceOf(LockUnavailableError);
       expect(state.error).toMatchObject({ key: 'k', reason: 'no-answer' });
+      const states = watch(locker.query('*'));
+      await backend.surveys.answer(unreachable);
+      expect(states.error).toMatchObject({ key: undefined, reason: 'unreachable' });
+    });
+
+    it('reject where one of many locks could not be looked at', async () => {
+      const states = watch(locker.query());
+      const names = ['a', 'b'].map((key) => LockName.of('lock', key));
+      await backend.surveys.answer({ kind: 'names', names });
+      await backend.queries.answer({ kind: 'found', state: { key: 'a', held: [], pending: [] } });
+      await backend.queries.answer(noAnswer);
+      expect(states.error).toMatchObject({ key: 'b', reason: 'no-answer' });
+    });
+
+    it('look at no more than a hundred locks at once', async () => {
+      const states = watch(locker.query());
+      const names = Array.from({ length: 150 }, (_, index) => LockName.of('lock', `${index}`));
+      await backend.surveys.answer({ kind: 'names', names });
+      expect(backend.queries.openCount).toBe(100);
+      backend.queries.auto = ({ key }) => ({ kind: 'found', state: { key, held: [], pending: [] } });
+      for (let i = 0; i < 100; i += 1) {
+        const state = { key: 'any', held: [], pending: [] };
+        await backend.queries.answer({ kind: 'found', state });
+      }
+      expect(backend.queries.made).toHaveLength(150);
+      expect(states.value).toEqual([]);
+    });
+
+    it('walk through nothing for a pattern that can match one key only', async () => {
+      const states = watch(locker.query('a\\*b'));
+      await settled();
+      expect([backend.surveys.made, backend.queries.made]).toMatchObject([[], [{ key: 'a*b' }]]);
+      expect(states.settled).toBe(false);
     });
   });
 

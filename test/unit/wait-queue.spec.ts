@@ -1131,7 +1131,7 @@ describe('WaitQueue: local hand-over', () => {
       const first = await hold();
       const second = await enter();
       const pending = async () => {
-        const state = locker.query('k');
+        const state = locker.inspect('k');
         await backend.queries.answer({ kind: 'found', state: { key: 'k', held: [], pending: [] } });
         return (await state).pending;
       };

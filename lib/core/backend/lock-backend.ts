@@ -1,4 +1,5 @@
 import type { UnavailableReason } from '../errors.js';
+import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
 import type { WakeUp } from '../wake-up.js';
 
@@ -34,6 +35,12 @@ export interface LockBackend {
 
   /** Who holds the key and who waits for it. */
   query(name: LockName): Promise<QueryOutcome>;
+
+  /**
+   * The names in use under a prefix whose keys match: all that are held or waited for, and perhaps some that aren't any
+   * more. Takes as many commands as it needs, each within its timeout; where one fails, there's no answer.
+   */
+  names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome>;
 
   /** Closes what the backend opened, and nothing else. */
   close(): Promise<void>;
@@ -133,7 +140,11 @@ export type CancelOutcome = { readonly kind: 'cancelled' } | Unavailable;
 
 export type QueryOutcome = { readonly kind: 'found'; readonly state: LockState } | Unavailable;
 
-/** Who holds a key and who waits for it, as {@link Locker.query} tells it. */
+export type NamesOutcome =
+  | { readonly kind: 'names'; readonly names: readonly LockName[] }
+  | Unavailable;
+
+/** Who holds a key and who waits for it, as {@link Locker.inspect} and {@link Locker.query} tell it. */
 export interface LockState {
   readonly key: string;
   readonly held: readonly HolderState[];

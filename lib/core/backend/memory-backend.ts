@@ -1,7 +1,8 @@
 import { hostname } from 'node:os';
 
 import { type Clock, systemClock, type Timer } from '../clock.js';
-import type { LockName } from '../lock-name.js';
+import type { KeyPattern } from '../key-pattern.js';
+import { LockName } from '../lock-name.js';
 import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
 import {
   type AcquireOutcome,
@@ -12,6 +13,7 @@ import {
   FENCE_RANGE,
   type HeldToken,
   type LockBackend,
+  type NamesOutcome,
   type QueryOutcome,
   type ReleaseOutcome,
   type ReleaseRequest,
@@ -191,6 +193,15 @@ export class MemoryBackend implements LockBackend {
       .filter((waiter) => waiter.aliveUntil >= now)
       .map(({ sequence }) => ({ sequence }));
     return { kind: 'found', state: { key: name.key, held, pending } };
+  }
+
+  async names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
+    const names: LockName[] = [];
+    for (const owner of this.#store.entries.keys()) {
+      const name = LockName.ofOwner(prefix, owner);
+      if (name !== undefined && pattern.matches(name.key)) names.push(name);
+    }
+    return { kind: 'names', names };
   }
 
   async close(): Promise<void> {

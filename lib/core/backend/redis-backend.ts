@@ -3,9 +3,11 @@ import { hostname } from 'node:os';
 
 import type { Clock } from '../clock.js';
 import type { LockEmitter } from '../events.js';
+import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
 import type { LockConnection } from '../options.js';
 import { Connection, ConnectionSource, type Replied } from '../redis/connection.js';
+import { scanNames } from '../redis/name-scan.js';
 import { RedisWakeUp } from '../redis/redis-wake-up.js';
 import { Script } from '../redis/script.js';
 import {
@@ -25,6 +27,7 @@ import type {
   HeldToken,
   HolderState,
   LockBackend,
+  NamesOutcome,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
@@ -254,6 +257,10 @@ export class RedisBackend implements LockBackend {
         pending: sequences.map((sequence) => ({ sequence: Number(sequence) })),
       },
     };
+  }
+
+  names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
+    return scanNames(this.#connection, this.#keyPrefix, prefix, pattern);
   }
 
   async close(): Promise<void> {

@@ -15,6 +15,8 @@ const LONGEST_RECONNECT_DELAY = 1_000;
 const TIMED_OUT = 'Command timed out';
 /** How many commands leave in one write at most. */
 const LONGEST_WRITE = 16;
+/** How many keys one SCAN looks at: the server does nothing else meanwhile. */
+const SCAN_STEP = 1_000;
 /** A timer that is so many ms late came to a blocked event loop. */
 const BLOCKED = 50;
 /** A timer may be so many ms early, by the clock that we read. */
@@ -225,6 +227,24 @@ export class Connection {
       const [seconds, microseconds] = await this.client.time();
       return [Number(seconds), Number(microseconds)];
     });
+  }
+
+  /** The servers that keep keys: all masters of a Cluster, or the one there is. Known once it's connected. */
+  get masters(): readonly Redis[] {
+    const { client } = this;
+    return client.isCluster ? (client as Cluster).nodes('master') : [client as Redis];
+  }
+
+  /** One step of a walk through the keys of one type on a node. */
+  scan(
+    node: Redis,
+    cursor: string,
+    match: string,
+    type: 'string' | 'zset',
+  ): Promise<Replied<[next: string, keys: string[]]> | Unavailable> {
+    return this.#send(() =>
+      node.scan(cursor, 'MATCH', match, 'COUNT', SCAN_STEP, 'TYPE', type),
+    );
   }
 
   /** Whether this user may publish on a channel. Where that can't be found out, it's assumed. */

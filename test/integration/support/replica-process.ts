@@ -92,7 +92,7 @@ const methods: Record<string, (...args: never[]) => unknown> = {
     return lock === null ? null : keep(lock);
   },
   abort: (ref: string) => aborts.get(ref)?.abort(),
-  query: (locker: number, key: string) => lockers[locker]?.query(key),
+  inspect: (locker: number, key: string) => lockers[locker]?.inspect(key),
   async usingBlocked(
     locker: number,
     key: string,

@@ -173,8 +173,8 @@ export class RemoteLocker {
     return this.replica.call('abort', ref);
   }
 
-  query(key: string): Promise<Timed<LockState>> {
-    return this.replica.call('query', this.id, key);
+  inspect(key: string): Promise<Timed<LockState>> {
+    return this.replica.call('inspect', this.id, key);
   }
 
   /** Runs `using` with work that keeps the event loop busy for `ms`, and asserts right after. */
