@@ -26,6 +26,8 @@ export class Lease implements AgendaEntry {
   readonly token: string;
   readonly ttl: number;
   readonly renew: boolean;
+  /** As the backend shows it. */
+  readonly label: string | undefined;
   /** Monotonic, just before the command that was granted was written. */
   readonly heldSince: number;
   /** That of the caller who holds it now: the grant's for the first, larger by one for each next. */
@@ -69,6 +71,7 @@ export class Lease implements AgendaEntry {
     this.fencingToken = grant.fencingToken;
     this.ttl = grant.ttl;
     this.renew = grant.hold.renew;
+    this.label = grant.hold.label;
     this.heldSince = grant.sentAt;
     this.othersSince = grant.othersSince;
     this.grantedAt = grant.sentAt;
@@ -208,6 +211,7 @@ export interface HoldOptions {
   readonly maxHold: number;
   /** In ms; 0: none. */
   readonly holdAtLeast: number;
+  readonly label?: string | undefined;
 }
 
 /** The part of the ttl by which a lease that's renewed should have been. */

@@ -304,7 +304,9 @@ export class Locker {
     if (outcome.kind === 'unavailable') throw unavailableError(name.key, outcome);
     const { state } = outcome;
     const waitsHere = (this.#queues.get(name.owner)?.waitingHere ?? 0) > 0;
-    return waitsHere ? { ...state, pending: [...state.pending, { sequence: undefined }] } : state;
+    return waitsHere
+      ? { ...state, pending: [...state.pending, { sequence: undefined, access: 'exclusive' }] }
+      : state;
   }
 
   /** The lock under which the running call was started by `using`, if it's still held: the innermost, or that on `key`. */
@@ -497,7 +499,7 @@ export class Locker {
     // It never jumps a queue: not the one at the backend, and not the one in this process.
     if (this.#queues.get(name.owner)?.contended) return this.#busy(name.key, undefined, onBusy);
     const { options } = request;
-    const { ttl } = options;
+    const { ttl, label } = options;
     const notAfter = this.#clock.now() + this.#options.commandTimeout;
     // Under way until there's a lease: between the two, closing would find nothing to wait for.
     this.#underWay += 1;
@@ -506,7 +508,7 @@ export class Locker {
       for (let attempt = 0; attempt < 2; attempt += 1) {
         const held = { name, token: this.#tokens.next(), ttl };
         const { token } = held;
-        const asked = { name, token, ttl, notAfter, place: undefined };
+        const asked = { name, token, ttl, notAfter, place: undefined, label };
         const outcome = await this.#backend.tryAcquire(asked);
         switch (outcome.kind) {
           case 'granted': {

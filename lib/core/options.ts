@@ -40,6 +40,12 @@ export interface LockOptions {
    * @default none
    */
   maxHold?: Duration;
+  /**
+   * What the lock is held for, shown where its holder is shown: a text of 1 to 100 characters. A lock isn't passed on
+   * within the process to a caller with another label.
+   * @default none
+   */
+  label?: string;
   /** Cancels the waiting: the call rejects with the signal's reason. A lock that is already held isn't affected. */
   signal?: AbortSignal;
   /**
@@ -56,7 +62,7 @@ export interface LockOptions {
 export type LockConnection = string | RedisOptions | Redis | Cluster;
 
 /** What a {@link Locker} is made with: where it finds Redis, and the defaults of every lock it takes. */
-export interface LockerOptions extends Omit<LockOptions, 'signal'> {
+export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
   connection: LockConnection;
   /**
    * How long one Redis command may take before its outcome counts as unknown.
@@ -109,6 +115,7 @@ export interface ResolvedLockOptions {
   readonly holdAtLeast: number;
   /** Infinity: none. */
   readonly maxHold: number;
+  readonly label: string | undefined;
   readonly signal: AbortSignal | undefined;
   readonly prefix: string;
 }
@@ -141,6 +148,7 @@ const DEFAULTS: ResolvedLockOptions = {
   renew: true,
   holdAtLeast: 0,
   maxHold: Number.POSITIVE_INFINITY,
+  label: undefined,
   signal: undefined,
   prefix: 'lock',
 };
@@ -161,6 +169,7 @@ const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: Check }
   renew: boolean,
   holdAtLeast: (option, value) => duration(option, value, 1, 'For none, leave it out.'),
   maxHold: (option, value) => duration(option, value, SHORTEST_TTL, 'For no limit, leave it out.'),
+  label: (option, value) => text(option, value, 100),
   signal: abortSignal,
   prefix,
 };
@@ -178,7 +187,7 @@ const LOCKER_OPTION_CHECKS = {
   localHandover: boolean,
   wakeUp: (option: string, value: unknown) => oneOf(option, value, ['publish', 'poll']),
   backoff,
-  application,
+  application: (option: string, value: unknown) => text(option, value, 100),
 } satisfies Record<Exclude<keyof LockerOptions, keyof LockOptions>, Check>;
 
 /**
@@ -195,7 +204,7 @@ export function resolveLockOptions(
 
 /** @throws LockConfigError that names the option, its value and the remedy. */
 export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOptions {
-  const { signal: _perCallOnly, ...perLock } = LOCK_OPTION_CHECKS;
+  const { signal: _signal, label: _label, ...perLock } = LOCK_OPTION_CHECKS;
   const given = checked(options, { ...perLock, ...LOCKER_OPTION_CHECKS }, 'module options');
   if (given.connection === undefined) {
     throw invalid(
@@ -323,9 +332,9 @@ function prefix(option: string, value: unknown): string {
   return value;
 }
 
-function application(option: string, value: unknown): string {
-  if (typeof value !== 'string' || value === '' || value.length > 100) {
-    throw invalid(option, value, 'a text of 1 to 100 characters');
+function text(option: string, value: unknown, longest: number): string {
+  if (typeof value !== 'string' || value === '' || value.length > longest) {
+    throw invalid(option, value, `a text of 1 to ${longest} characters`);
   }
   return value;
 }

@@ -14,7 +14,7 @@ import { type Lease, type LeaseGrant, validUntil } from './lease.js';
 import type { HeldLock } from './lock.js';
 import type { LockName } from './lock-name.js';
 import type { LockRequest } from './lock-request.js';
-import type { ResolvedBackoff } from './options.js';
+import type { ResolvedBackoff, ResolvedLockOptions } from './options.js';
 import { type Deadlines, type LineOwner, WaitingLine } from './waiting-line.js';
 
 /** A waiter counts as alive for the ttl it asks for, and at least for this long: a short ttl needn't mean busy polling. */
@@ -174,7 +174,14 @@ export class WaitQueue implements LineOwner<LockRequest> {
 
   /** Whether a caller could ever be passed the lease. */
   #fits(lease: Lease, { options }: LockRequest): boolean {
-    return this.context.localHandover && lease.renew && options.renew && lease.ttl === options.ttl;
+    return (
+      this.context.localHandover &&
+      lease.renew &&
+      options.renew &&
+      lease.ttl === options.ttl &&
+      // It's shown as what the backend was told.
+      lease.label === options.label
+    );
   }
 
   /** Whether it's the caller's turn, now that the lease could be passed on. */
@@ -200,18 +207,19 @@ export class WaitQueue implements LineOwner<LockRequest> {
   #start(): void {
     const head = this.#line.first;
     if (head === undefined) return;
+    const { options } = head;
     this.#running = true;
     void this.#try(head).then((outcome) => {
       // Most keys are free: what most calls need, without the loop.
       if (outcome.kind === 'granted') {
-        this.#give(outcome, head.options.ttl);
+        this.#give(outcome, options);
         if (this.#isServedHere) {
           this.#end();
           return;
         }
       }
       // Not below the call that happened to come first: what it causes for others isn't that call's.
-      void this.context.outside(() => this.#run(outcome, head.options.ttl));
+      void this.context.outside(() => this.#run(outcome, options));
     });
   }
 
@@ -222,20 +230,20 @@ export class WaitQueue implements LineOwner<LockRequest> {
   }
 
   /** Goes on after the first try, until nobody needs the backend any more. */
-  async #run(first: AcquireOutcome, firstTtl: number): Promise<void> {
+  async #run(first: AcquireOutcome, firstAsked: ResolvedLockOptions): Promise<void> {
     const { first: shortest, longest } = this.context.backoff;
     const backoff = new Backoff(shortest, longest, this.context.random);
     // A grant was given already.
     let outcome: AcquireOutcome | undefined = first.kind === 'granted' ? undefined : first;
-    let ttl = firstTtl;
+    let asked = firstAsked;
     for (let head = this.#line.first; head !== undefined; head = this.#line.first) {
       if (outcome === undefined) {
-        ttl = head.options.ttl;
+        asked = head.options;
         outcome = await this.#try(head);
       }
       if (outcome.kind === 'granted') {
         backoff.reset();
-        this.#give(outcome, ttl);
+        this.#give(outcome, asked);
         if (this.#isServedHere) break;
         outcome = undefined;
         continue;
@@ -243,7 +251,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
       // From here on the head waits, not for one bounded command but for others: its deadline needs a timer.
       if (this.#line.first !== undefined) this.#line.watch(this.#line.first);
       if (outcome.kind === 'busy') {
-        await this.#waitBehind(outcome.remaining, ttl, backoff);
+        await this.#waitBehind(outcome.remaining, asked.ttl, backoff);
       } else if (outcome.kind === 'unavailable' && !this.#hasWaited(this.#line.first)) {
         // It's told at once that there's nobody to ask.
         const error = unavailableError(this.name.key, outcome);
@@ -263,7 +271,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
     return this.#stand?.told === true || (this.#answered && caller?.announced === true);
   }
 
-  async #try({ options: { ttl }, dueAt }: LockRequest): Promise<AcquireOutcome> {
+  async #try({ options: { ttl, label }, dueAt }: LockRequest): Promise<AcquireOutcome> {
     const { backend, clock, commandTimeout, stands } = this.context;
     const now = clock.now();
     this.#woken = false;
@@ -282,6 +290,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
       ttl,
       notAfter,
       place: queues ? { aliveFor: lifeOf(ttl), sequence: stand.sequence } : undefined,
+      label,
     });
     if (outcome.kind !== 'unavailable') this.#answered = true;
     switch (outcome.kind) {
@@ -309,14 +318,15 @@ export class WaitQueue implements LineOwner<LockRequest> {
     return outcome;
   }
 
-  #give(grant: Granted, ttl: number): void {
+  #give(grant: Granted, { ttl, label }: ResolvedLockOptions): void {
     // There's one wherever something was tried.
     const stand = this.#stand as Stand;
-    // The caller that was tried for may have given up, or may have left the place to one that asked for another ttl.
+    // The caller that was tried for may have given up, or may have left the place to one that asked for another ttl or label.
     const head = this.#line.first;
     const usable =
       head !== undefined &&
       head.options.ttl === ttl &&
+      head.options.label === label &&
       this.context.clock.now() < validUntil(grant.sentAt, ttl);
     if (usable) {
       this.#changeStand(undefined);

@@ -738,7 +738,7 @@ export function describeLockBackend(
         const first = await b.wait(name);
         const second = await c.wait(name);
         expect(await b.backend.cancel(first)).toEqual({ kind: 'cancelled' });
-        expect((await a.state(name)).pending).toEqual([{ sequence: second.sequence }]);
+        expect((await a.state(name)).pending).toMatchObject([{ sequence: second.sequence }]);
         await a.release(held);
         expect(await c.ask(name, { token: second.token })).toMatchObject({ kind: 'granted' });
         expect(b.woken).toEqual([]);
@@ -780,7 +780,7 @@ export function describeLockBackend(
         for (const token of [randomUUID(), elsewhere.token, randomUUID()]) {
           expect(await c.backend.cancel({ name, token })).toEqual({ kind: 'cancelled' });
         }
-        expect((await a.state(name)).pending).toEqual([{ sequence: waiter.sequence }]);
+        expect((await a.state(name)).pending).toMatchObject([{ sequence: waiter.sequence }]);
         expect(await a.backend.extend([held, elsewhere])).toMatchObject([
           { kind: 'extended' },
           { kind: 'extended' },
@@ -808,11 +808,13 @@ export function describeLockBackend(
         expect(holders).toEqual([
           {
             fencingToken: held.fencingToken,
+            access: 'exclusive',
             since: expect.any(Date),
             remaining: expect.any(Number),
             host: hostname(),
             pid: process.pid,
             application: 'conformance',
+            label: undefined,
             kept: false,
           },
         ]);
@@ -820,8 +822,24 @@ export function describeLockBackend(
         expect(holders[0]?.since.getTime()).toBeLessThanOrEqual(Date.now() + 1);
         expect(holders[0]?.remaining).toBeGreaterThan(4_000);
         expect(holders[0]?.remaining).toBeLessThanOrEqual(5_000);
-        expect(pending).toEqual(waiters.map(({ sequence }) => ({ sequence })));
+        expect(pending).toEqual(
+          waiters.map(({ sequence }) => ({ access: 'exclusive', sequence })),
+        );
       });
+
+      it.each(['import of customers', '"channel":"x"', 'two\nlines\u2028and more', '}', '名前 🔒', '\ud800'])(
+        'shows the label of the holder, also when the key is only kept: %j',
+        async (label) => {
+          const name = newName();
+          const held = await a.take(name, { label });
+          expect((await c.state(name)).held).toMatchObject([{ label, pid: process.pid }]);
+          // The holder is still told that somebody waits.
+          await b.wait(name);
+          await eventually(() => a.toldOfOthers.length === 1);
+          await a.release(held, 5_000);
+          expect((await c.state(name)).held).toMatchObject([{ label, kept: true }]);
+        },
+      );
 
       it('shows neither a reservation as a holder nor its waiter as waiting', async () => {
         const name = newName();

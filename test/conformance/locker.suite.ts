@@ -402,7 +402,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(await firstError).toBe('enough');
         expect(await secondError).toBeInstanceOf(LockTimeoutError);
         // It has kept the place that the first had.
-        expect((await locker.inspect(key)).pending).toEqual([{ sequence }]);
+        expect((await locker.inspect(key)).pending).toMatchObject([{ sequence }]);
         await lock.release();
         await (await third).release();
       });

@@ -787,6 +787,8 @@ describe('WaitQueue: local hand-over', () => {
       ['where the next wants another ttl', {}, {}, { ttl: 2 * TTL }],
       ['where its holder does not renew', {}, { renew: false }, {}],
       ['where the next would not renew', {}, {}, { renew: false }],
+      ['where the next has another label', {}, { label: 'import' }, { label: 'export' }],
+      ['where only the next has a label', {}, {}, { label: 'export' }],
       ['where neither renews', { renew: false }, {}, {}],
     ])(
       'is not passed on, and the next stands at the backend meanwhile: %s',
@@ -1135,7 +1137,7 @@ describe('WaitQueue: local hand-over', () => {
         await backend.queries.answer({ kind: 'found', state: { key: 'k', held: [], pending: [] } });
         return (await state).pending;
       };
-      expect(await pending()).toEqual([{ sequence: undefined }]);
+      expect(await pending()).toMatchObject([{ sequence: undefined }]);
       await release(first);
       expect(await pending()).toEqual([]);
       await release(second.lock);

@@ -62,6 +62,8 @@ export interface AcquireRequest extends HeldToken {
   readonly notAfter: number;
   /** Where given, and the key is held, the token is queued (or keeps its place). */
   readonly place: Place | undefined;
+  /** What the key is wanted for, where the caller says so: shown with the holder. */
+  readonly label?: string | undefined;
 }
 
 /** A waiter's place in the queue of a key. */
@@ -153,19 +155,26 @@ export interface LockState {
 }
 
 export interface HolderState {
+  /** The first of its lease: a holder to which the lease was passed on within the process has a larger one. */
   readonly fencingToken: number;
-  /** When it was granted, by the server's clock. */
+  /** How it's held: 'exclusive'. */
+  readonly access: string;
+  /** When the lease was granted, by the server's clock. */
   readonly since: Date;
   /** How long the lease lasts if it isn't renewed, in ms. */
   readonly remaining: number;
   readonly host: string;
   readonly pid: number;
   readonly application: string | undefined;
+  /** What it said that it holds the key for. */
+  readonly label: string | undefined;
   /** The work is done and the key is kept for `holdAtLeast`. */
   readonly kept: boolean;
 }
 
 export interface WaiterState {
+  /** How the key is wanted: 'exclusive'. */
+  readonly access: string;
   /**
    * Its place: waiters are served by rising sequence. `undefined` for those that wait in the process that asks, behind a
    * holder of its own, and would be served by it without asking Redis; no other process knows of them.

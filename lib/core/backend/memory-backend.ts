@@ -12,6 +12,7 @@ import {
   type ExtendOutcome,
   FENCE_RANGE,
   type HeldToken,
+  type HolderState,
   type LockBackend,
   type NamesOutcome,
   type QueryOutcome,
@@ -97,7 +98,7 @@ export class MemoryBackend implements LockBackend {
   }
 
   async tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
-    const { token, ttl, place } = request;
+    const { token, ttl, place, label } = request;
     const now = this.#clock.now();
     if (now > request.notAfter) return { kind: 'late' };
     const entry = this.#store.entryOf(request.name);
@@ -120,6 +121,7 @@ export class MemoryBackend implements LockBackend {
         fencingToken,
         since: new Date(),
         application: this.#application,
+        label,
         until: now + ttl,
         wakeUp: this.wakeUp,
       };
@@ -175,23 +177,10 @@ export class MemoryBackend implements LockBackend {
   async query(name: LockName): Promise<QueryOutcome> {
     const now = this.#clock.now();
     const { owner, queue } = this.#store.entryOf(name);
-    const held =
-      owner === undefined || owner.kind === 'reserved'
-        ? []
-        : [
-            {
-              fencingToken: owner.fencingToken,
-              since: owner.since,
-              remaining: owner.until - now,
-              host: hostname(),
-              pid: process.pid,
-              application: owner.application,
-              kept: owner.kind === 'kept',
-            },
-          ];
+    const held = owner === undefined || owner.kind === 'reserved' ? [] : [holderOf(owner, now)];
     const pending = queue
       .filter((waiter) => waiter.aliveUntil >= now)
-      .map(({ sequence }) => ({ sequence }));
+      .map(({ sequence }) => ({ access: 'exclusive', sequence }));
     return { kind: 'found', state: { key: name.key, held, pending } };
   }
 
@@ -253,6 +242,20 @@ function lookWithin({ queue }: MemoryEntry, milliseconds: number): void {
   }
 }
 
+function holderOf(owner: MemoryHolder, now: number): HolderState {
+  return {
+    fencingToken: owner.fencingToken,
+    access: 'exclusive',
+    since: owner.since,
+    remaining: owner.until - now,
+    host: hostname(),
+    pid: process.pid,
+    application: owner.application,
+    label: owner.label,
+    kept: owner.kind === 'kept',
+  };
+}
+
 class MemoryWakeUp implements WakeUp {
   #listener: WakeListener = () => {};
 
@@ -295,12 +298,15 @@ interface MemoryEntry {
 /** `until` is monotonic. */
 type MemoryOwner =
   | { readonly kind: 'reserved'; readonly token: string; until: number }
-  | {
-      readonly kind: 'held' | 'kept';
-      readonly token: string;
-      readonly fencingToken: number;
-      readonly since: Date;
-      readonly application: string | undefined;
-      readonly wakeUp: MemoryWakeUp;
-      until: number;
-    };
+  | MemoryHolder;
+
+interface MemoryHolder {
+  readonly kind: 'held' | 'kept';
+  readonly token: string;
+  readonly fencingToken: number;
+  readonly since: Date;
+  readonly application: string | undefined;
+  readonly label: string | undefined;
+  readonly wakeUp: MemoryWakeUp;
+  until: number;
+}

@@ -88,6 +88,8 @@ export class RedisBackend implements LockBackend {
   readonly #serverClock = new ServerClock();
   readonly #keyPrefix: string;
   readonly #countReceivers: string;
+  readonly #holderFacts: HolderFacts;
+  /** The same as JSON, which is what nearly every holder says. */
   readonly #holder: string;
   #synchronizing: Promise<Unavailable | undefined> | undefined;
 
@@ -98,12 +100,9 @@ export class RedisBackend implements LockBackend {
     this.#keyPrefix = this.#source.keyPrefix;
     this.#countReceivers = this.#source.countsReceivers ? '1' : '0';
     const channel = `${this.#keyPrefix}${options.prefix}:wake:${randomBytes(9).toString('base64url')}`;
-    this.#holder = JSON.stringify({
-      host: hostname(),
-      pid: process.pid,
-      application: options.application,
-      channel,
-    });
+    const { application } = options;
+    this.#holderFacts = { host: hostname(), pid: process.pid, application, channel };
+    this.#holder = JSON.stringify(this.#holderFacts);
     this.#connection = new Connection(this.#source, commandTimeout, clock, events, () =>
       this.#serverClock.forget(),
     );
@@ -126,9 +125,10 @@ export class RedisBackend implements LockBackend {
     return unavailable ?? this.#tryAcquire(request);
   }
 
-  #tryAcquire({ name, token, ttl, place, notAfter }: AcquireRequest): Promise<AcquireOutcome> {
+  #tryAcquire({ name, token, ttl, place, notAfter, label }: AcquireRequest): Promise<AcquireOutcome> {
     const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
-    const holder = this.#holder;
+    const holder =
+      label === undefined ? this.#holder : JSON.stringify({ ...this.#holderFacts, label });
     const countReceivers = this.#countReceivers;
     const channel = this.wakeUp.listening ? this.wakeUp.channel : '';
     return this.#connection
@@ -254,7 +254,10 @@ export class RedisBackend implements LockBackend {
       state: {
         key: name.key,
         held: holder === undefined ? [] : [holder],
-        pending: sequences.map((sequence) => ({ sequence: Number(sequence) })),
+        pending: sequences.map((sequence) => ({
+          access: 'exclusive',
+          sequence: Number(sequence),
+        })),
       },
     };
   }
@@ -304,6 +307,14 @@ export interface RedisBackendOptions {
   readonly application: string | undefined;
 }
 
+/** What is known of a holder, beside its lease, as it's kept with it. */
+interface HolderFacts extends Partial<Pick<HolderState, 'application' | 'label'>> {
+  readonly host: string;
+  readonly pid: number;
+  /** On which its process listens. */
+  readonly channel: string;
+}
+
 const TAKEN = { kind: 'taken' } as const;
 const RELEASED = { kind: 'released' } as const;
 
@@ -314,23 +325,22 @@ function readRelease(outcome: Replied<0 | 1> | Unavailable): ReleaseOutcome {
 
 /** Reads an owner record (see `_record.lua`); `undefined` where the key is free, reserved, or holds what isn't ours. */
 function holderOf(record: string, now: number): HolderState | undefined {
-  const match = /^([hk]) (\d+) (\d+) \S+ (\{.*\})$/.exec(record);
+  const match = /^([hk]) (\d+) (\d+) \S+ (\{.*\})$/s.exec(record);
   if (match === null) return undefined;
   const [, state, fence, until, holder] = match;
   const remaining = Number(until) - now;
   if (remaining <= 0) return undefined;
-  const { host, pid, application } = JSON.parse(holder as string) as Pick<
-    HolderState,
-    'host' | 'pid' | 'application'
-  >;
+  const { host, pid, application, label } = JSON.parse(holder as string) as HolderFacts;
   return {
     fencingToken: Number(fence),
+    access: 'exclusive',
     // A fencing token is the server's time of the grant in µs, unless that clock was set back since the grant before.
     since: new Date(Number(fence) / 1_000),
     remaining,
     host,
     pid,
     application,
+    label,
     kept: state === 'k',
   };
 }
