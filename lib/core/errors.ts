@@ -102,16 +102,26 @@ export class LockUnavailableError extends LockError {
 
 /**
  * How a lease ended against its holder's will: `expired` (not renewed before its deadline), `taken` (the server says
- * that it's another's), `max-hold` (`maxHold` was reached), `shutdown` (the process closed before the holder was
- * done), `released` (used after its release).
+ * that it's another's), `forced` (somebody released it by force), `max-hold` (`maxHold` was reached), `shutdown` (the
+ * process closed before the holder was done), `released` (used after its release).
  */
-export type LostReason = 'expired' | 'taken' | 'max-hold' | 'shutdown' | 'released';
+export type LostReason = 'expired' | 'taken' | 'forced' | 'max-hold' | 'shutdown' | 'released';
+
+/** Who released a lock by force, and why, as far as they said. */
+export interface ForcedBy {
+  readonly host: string;
+  readonly pid: number;
+  readonly application: string | undefined;
+  readonly reason: string | undefined;
+}
 
 const LOST_REMEDY: Record<LostReason, string> = {
   expired:
     'It was not renewed in time (Redis unreachable, or the event loop blocked for longer than the ttl). Raise ttl, or split the blocking work.',
   taken:
     'Redis no longer has it (data lost, evicted, or removed by hand). Check persistence and maxmemory-policy.',
+  forced:
+    "Somebody released it by force, and another may hold it now. Undo or give up what isn't done; `by` says whom to ask.",
   'max-hold': 'It was held for longer than maxHold. Raise maxHold, or find what got stuck.',
   shutdown: 'The process shut down before its holder was done. Raise drainTimeout.',
   released: 'It was already released. Do the work before release().',
@@ -124,11 +134,14 @@ export class LockLostError extends LockError {
   readonly reason: LostReason;
   /** The fencing token under which the lost lock was held. */
   readonly fencingToken: number;
+  /** Who released it by force, where somebody did. */
+  readonly by: ForcedBy | undefined;
 
-  constructor(key: string, reason: LostReason, fencingToken: number) {
+  constructor(key: string, reason: LostReason, fencingToken: number, by?: ForcedBy) {
     super(`The lock ${quote(key)} is no longer held. ${LOST_REMEDY[reason]}`, key);
     this.reason = reason;
     this.fencingToken = fencingToken;
+    this.by = by;
   }
 }
 

@@ -1,4 +1,5 @@
-import type { LockUnavailableError, LostReason } from './errors.js';
+import type { HolderState } from './backend/lock-backend.js';
+import type { ForcedBy, LockUnavailableError, LostReason } from './errors.js';
 
 /** What can be observed of a {@link Locker}'s locks: one entry an event, with its facts. Durations are in ms. */
 export interface LockEvents {
@@ -9,7 +10,10 @@ export interface LockEvents {
   renewed: { key: string; fencingToken: number; remaining: number };
   /** A renewal is overdue or failed; the lease holds on until its deadline, which is `remaining` away. */
   jeopardy: { key: string; fencingToken: number; remaining: number; cause: unknown };
-  lost: { key: string; fencingToken: number; reason: LostReason };
+  /** `by`: who released it by force, where that is the reason. */
+  lost: { key: string; fencingToken: number; reason: LostReason; by: ForcedBy | undefined };
+  /** This process released a key by force: from whom, and what it told them of itself. */
+  forced: { key: string; held: readonly HolderState[]; by: ForcedBy };
   /** `kept`: the key stays taken for so much longer (`holdAtLeast`). */
   released: { key: string; fencingToken: number; held: number; kept: number };
   /** The release could not be confirmed. It's retried in the background; at worst the key stays taken for its ttl. */

@@ -1,7 +1,7 @@
 import type { AgendaEntry } from './agenda.js';
 import type { ExtendOutcome } from './backend/lock-backend.js';
 import type { Clock } from './clock.js';
-import { LockLostError, type LostReason } from './errors.js';
+import { type ForcedBy, LockLostError, type LostReason } from './errors.js';
 import type { LockName } from './lock-name.js';
 
 /**
@@ -12,7 +12,7 @@ import type { LockName } from './lock-name.js';
  *     held ◀──renewed── jeopardy
  *      │ └──renewal overdue──▶ │
  *      │                       │
- *      ├──deadline, taken, maxHold, shutdown──▶ lost       (final; `signal` aborts)
+ *      ├──deadline, taken, forced, maxHold, shutdown──▶ lost (final; `signal` aborts)
  *      └──last lock released──▶ released                   (final), or passed on: held by another caller
  *
  * The deadline alone decides, never a reply: it's counted from just before the command was written, so the server
@@ -61,6 +61,7 @@ export class Lease implements AgendaEntry {
   #keepUntil: number;
   #state: LeaseState = 'held';
   #lostReason: LostReason | undefined;
+  #lostBy: ForcedBy | undefined;
   #controller: AbortController | undefined;
   readonly #clock: Clock;
   readonly #onLost: (lease: Lease, reason: LostReason) => void;
@@ -133,6 +134,11 @@ export class Lease implements AgendaEntry {
     return this.state === 'lost' ? this.#lostReason : undefined;
   }
 
+  /** Who released it by force, where somebody did. */
+  get lostBy(): ForcedBy | undefined {
+    return this.#lostBy;
+  }
+
   /** Aborts with a {@link LockLostError} when the present holder loses the lease. Made when it's first read. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
@@ -143,7 +149,8 @@ export class Lease implements AgendaEntry {
   }
 
   lostError(): LockLostError {
-    return new LockLostError(this.name.key, this.#lostReason ?? 'released', this.fencingToken);
+    const reason = this.#lostReason ?? 'released';
+    return new LockLostError(this.name.key, reason, this.fencingToken, this.#lostBy);
   }
 
   /** A renewal succeeded that was sent at `sentAt`, of which we know `now`. */
@@ -163,10 +170,11 @@ export class Lease implements AgendaEntry {
     return true;
   }
 
-  lose(reason: LostReason): void {
+  lose(reason: LostReason, by?: ForcedBy): void {
     if (this.#state === 'lost' || this.#state === 'released') return;
     this.#state = 'lost';
     this.#lostReason = reason;
+    this.#lostBy = by;
     // The holder first: the clean-up may give the key away.
     this.#controller?.abort(this.lostError());
     this.#onLost(this, reason);

@@ -2,11 +2,17 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 
 import { Agenda } from './agenda.js';
 import { openBackend } from './backend/open-backend.js';
-import type { LockBackend, LockState, ReleaseRequest } from './backend/lock-backend.js';
+import type {
+  HolderState,
+  LockBackend,
+  LockState,
+  ReleaseRequest,
+} from './backend/lock-backend.js';
 import { heldByCall, heldByCallOn, keysHeldByCall, runHolding } from './call-chain.js';
 import { CleanUp } from './clean-up.js';
 import { type Clock, systemClock, type Timer } from './clock.js';
 import {
+  type ForcedBy,
   LockBusyError,
   LockConfigError,
   LockTimeoutError,
@@ -20,10 +26,12 @@ import { HeldLock, type Lock, type LockKeeper, type LockReleased } from './lock.
 import { LockName } from './lock-name.js';
 import { LockRequest } from './lock-request.js';
 import {
+  type ForceReleaseOptions,
   type LockerOptions,
   type LockOptions,
   type OnBusy,
   type ResolvedLockerOptions,
+  resolveForceReleaseOptions,
   resolveLockerOptions,
   resolveLockOptions,
 } from './options.js';
@@ -52,6 +60,12 @@ export interface UsingOptions extends LockOptions {
   /** @see AcquireOptions.within */
   within?: Lock;
 }
+
+/** What {@link Locker.forceRelease} found, and took from its holders. */
+export type ForceReleased =
+  | { readonly kind: 'released'; readonly held: readonly HolderState[] }
+  /** Nobody held the key, and nothing was done. */
+  | { readonly kind: 'not-held' };
 
 /**
  * Distributed locks, without Nest: takes them, holds them, gives them back.
@@ -88,6 +102,13 @@ export class Locker {
    * listener could enter its locks again.
    */
   readonly #outside = AsyncLocalStorage.snapshot();
+  /** Whether we listen to what is told to holders. */
+  #attends = false;
+  /**
+   * Leases that were released by force and that we don't know, by token, up to when to remember them: of those whose
+   * grant is still on its way, the message came first.
+   */
+  readonly #forced = new Map<string, { readonly by: ForcedBy; readonly until: number }>();
   /** How many commands for a lock are under way that aren't a queue's: single tries and releases. */
   #underWay = 0;
   #onSettled: (() => void) | undefined;
@@ -134,6 +155,9 @@ export class Locker {
       switch (message.kind) {
         case 'woken':
           stands.get(message.token)?.wake(message.within);
+          break;
+        case 'forced':
+          this.#onForced(message.token, message.by);
           break;
         case 'othersWait':
           this.#othersWait(message.owner);
@@ -309,6 +333,30 @@ export class Locker {
       : state;
   }
 
+  /**
+   * Takes a key from whoever holds it, and hands it on to the next who waits: for a holder that is stuck, or whose
+   * process hangs, when its ttl, `maxHold` or a restart isn't an option. A key that is only kept (`holdAtLeast`) is freed
+   * as well.
+   *
+   * The holder's process is told at once: its `signal` aborts, with a LockLostError of reason `forced`. Until it hears of
+   * it, and for as long as its work ignores the signal, it works beside the next holder: only a resource that checks the
+   * fencing token is safe from that. A process that can't be told learns it at its next renewal.
+   *
+   * @throws LockUnavailableError: it may or may not have been done. LockKeyError, LockConfigError.
+   *
+   * @example
+   * await locks.forceRelease('import', { reason: 'stuck since Tuesday, OPS-17' });
+   */
+  async forceRelease(key: string, options: ForceReleaseOptions = {}): Promise<ForceReleased> {
+    const { prefix, reason } = resolveForceReleaseOptions(options, this.#options.defaults);
+    const outcome = await this.#backend.forceRelease({ name: LockName.of(prefix, key), reason });
+    if (outcome.kind === 'unavailable') throw unavailableError(key, outcome);
+    const { held, by } = outcome;
+    if (held.length === 0) return { kind: 'not-held' };
+    this.#events.emit('forced', () => ({ key, held, by }));
+    return { kind: 'released', held };
+  }
+
   /** The lock under which the running call was started by `using`, if it's still held: the innermost, or that on `key`. */
   current(key?: string): Lock | undefined {
     for (const lock of heldByCall(this.#keeper)) {
@@ -386,6 +434,18 @@ export class Locker {
     const lease = this.#leases.get(owner);
     if (lease === undefined) this.#queues.get(owner)?.othersWait();
     else lease.othersSince = Math.min(lease.othersSince, this.#clock.now());
+  }
+
+  #onForced(token: string, by: ForcedBy): void {
+    const lease = this.#renewal.leases.find((each) => each.token === token);
+    if (lease !== undefined) {
+      lease.lose('forced', by);
+      return;
+    }
+    const now = this.#clock.now();
+    for (const [other, { until }] of this.#forced) if (until < now) this.#forced.delete(other);
+    // Beyond that, a grant is too old to be one.
+    this.#forced.set(token, { by, until: now + this.#options.commandTimeout });
   }
 
   /** The lock, or `undefined` where the key is busy and the caller skips. */
@@ -553,7 +613,21 @@ export class Locker {
     const lease = new Lease(grant, this.#clock, this.#onLost);
     this.#leases.set(lease.name.owner, lease);
     this.#renewal.watch(lease);
+    if (!this.#attends) this.#attend();
+    const forced = this.#forced.size === 0 ? undefined : this.#forced.get(lease.token);
+    // When whoever makes it has told of it.
+    if (forced !== undefined) {
+      this.#outside(() => queueMicrotask(() => lease.lose('forced', forced.by)));
+    }
     return new HeldLock(lease, this.#keeper);
+  }
+
+  /** There's something to be told of, from now on. */
+  #attend(): void {
+    this.#attends = true;
+    if (this.#options.wakeUp === 'publish') {
+      this.#outside(() => this.#backend.wakeUp.attend());
+    }
   }
 
   #handOver(lease: Lease, { options }: LockRequest): HeldLock {
@@ -587,13 +661,14 @@ export class Locker {
     // Nobody works under it any more, so the next need not wait for the server's expiry.
     if (reason === 'shutdown' || reason === 'max-hold')
       this.#cleanUp.release(() => releaseOf(lease));
-    else if (reason !== 'taken')
+    else if (reason !== 'taken' && reason !== 'forced')
       this.#cleanUp.cancel({ ...releaseOf(lease), lastFence: lease.fencingToken });
     this.#leaseEnded(lease);
     this.#events.emit('lost', () => ({
       key: lease.name.key,
       fencingToken: lease.fencingToken,
       reason,
+      by: lease.lostBy,
     }));
     this.#onSettled?.();
   };
@@ -642,7 +717,7 @@ export class Locker {
         this.#tellReleased(key, fencingToken, lease.grantedAt, request.keepFor);
         return 'released';
       case 'taken':
-        this.#events.emit('lost', () => ({ key, fencingToken, reason: 'taken' }));
+        this.#events.emit('lost', () => ({ key, fencingToken, reason: 'taken', by: undefined }));
         return 'lost';
       case 'unavailable':
         this.#cleanUp.release(() => releaseOf(lease));

@@ -105,6 +105,15 @@ export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
   application?: string;
 }
 
+/** Options of {@link Locker.forceRelease}. */
+export interface ForceReleaseOptions extends Pick<LockOptions, 'prefix'> {
+  /**
+   * Why: told to the holder, and in the events of both sides. A text of 1 to 200 characters.
+   * @default none
+   */
+  reason?: string;
+}
+
 /** {@link LockOptions} with every default filled in and every duration in ms. */
 export interface ResolvedLockOptions {
   readonly ttl: number;
@@ -236,6 +245,22 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     application: name as string | undefined,
   };
   return resolved;
+}
+
+/** @throws LockConfigError that names the option, its value and the remedy. */
+export function resolveForceReleaseOptions(
+  options: ForceReleaseOptions,
+  defaults: ResolvedLockOptions,
+): { readonly prefix: string; readonly reason: string | undefined } {
+  const checks = {
+    prefix: LOCK_OPTION_CHECKS.prefix,
+    reason: (option: string, value: unknown) => text(option, value, 200),
+  };
+  const { prefix: given, reason } = checked(options, checks, 'options of forceRelease');
+  return {
+    prefix: (given as string | undefined) ?? defaults.prefix,
+    reason: reason as string | undefined,
+  };
 }
 
 function checked(

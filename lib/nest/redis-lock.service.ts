@@ -9,11 +9,12 @@ import type { LockEventName, LockListener } from '../core/events.js';
 import type { Lock } from '../core/lock.js';
 import {
   type AcquireOptions,
+  type ForceReleased,
   Locker,
   type TryAcquireOptions,
   type UsingOptions,
 } from '../core/locker.js';
-import type { LockerOptions, LockOptions } from '../core/options.js';
+import type { ForceReleaseOptions, LockerOptions, LockOptions } from '../core/options.js';
 import { LockLog } from './lock-log.js';
 
 /**
@@ -147,6 +148,24 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
    */
   query(pattern?: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState[]> {
     return this.#locker.query(pattern, options);
+  }
+
+  /**
+   * Takes a key from whoever holds it, and hands it on to the next who waits: for a holder that is stuck, or whose
+   * process hangs, when its ttl, `maxHold` or a restart isn't an option. A key that is only kept (`holdAtLeast`) is freed
+   * as well.
+   *
+   * The holder's process is told at once: its `signal` aborts, with a LockLostError of reason `forced`. Until it hears of
+   * it, and for as long as its work ignores the signal, it works beside the next holder: only a resource that checks the
+   * fencing token is safe from that. A process that can't be told learns it at its next renewal.
+   *
+   * @throws LockUnavailableError: it may or may not have been done. LockKeyError, LockConfigError.
+   *
+   * @example
+   * await locks.forceRelease('import', { reason: 'stuck since Tuesday, OPS-17' });
+   */
+  forceRelease(key: string, options?: ForceReleaseOptions): Promise<ForceReleased> {
+    return this.#locker.forceRelease(key, options);
   }
 
   /**

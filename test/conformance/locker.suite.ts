@@ -1083,6 +1083,97 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
       });
     });
 
+    describe('forceRelease', () => {
+      it('takes the lock from its holder at once, and tells both sides', async () => {
+        const admin = open({ application: 'admin' });
+        const [lost, forced] = [record(locker, 'lost'), record(admin, 'forced')];
+        const lock = await locker.acquire(key, { label: 'import' });
+        const { signal } = lock;
+        // It listens from its first lock on; until then it would learn of it when it renews.
+        await eventually(async () => {
+          const probe = await locker.acquire(`${key} probe`);
+          await admin.forceRelease(`${key} probe`);
+          return eventually(() => probe.signal.aborted, { timeout: 100 });
+        });
+        lost.length = 0;
+        forced.length = 0;
+        const outcome = await admin.forceRelease(key, { reason: 'stuck' });
+        const by = { pid: process.pid, application: 'admin', reason: 'stuck' };
+        const holder = { label: 'import', fencingToken: lock.fencingToken, kept: false };
+        expect(outcome).toMatchObject({ kind: 'released', held: [holder] });
+        await eventually(() => signal.aborted);
+        expect(signal.reason).toBeInstanceOf(LockLostError);
+        expect(signal.reason).toMatchObject({ reason: 'forced', key, by });
+        expect(() => lock.assertHeld()).toThrow(/by force/);
+        expect(lock).toMatchObject({ state: 'lost', isHeld: false, remaining: 0 });
+        const { fencingToken } = lock;
+        expect(lost).toEqual([
+          [
+            'lost',
+            { key, fencingToken, reason: 'forced', by: { ...by, host: expect.any(String) } },
+          ],
+        ]);
+        expect(forced).toMatchObject([['forced', { key, held: [holder], by }]]);
+        const next = await other.acquire(key);
+        expect(next.fencingToken).toBeGreaterThan(fencingToken);
+        expect(await lock.release()).toBe('lost');
+        expect(next.isHeld).toBe(true);
+        expect(await next.release()).toBe('released');
+      });
+
+      it("lets callers of the holder's own process compete like any other", async () => {
+        const lock = await locker.acquire(key);
+        const remote = other.acquire(key, { waitTimeout: 5_000 });
+        await pending(1);
+        const local = locker.acquire(key, { waitTimeout: 5_000 });
+        await other.forceRelease(key);
+        const first = await remote;
+        expect(lock.isHeld).toBe(false);
+        await first.release();
+        await (await local).release();
+      });
+
+      it('rejects the result of work whose lock was taken, and says by whom', async () => {
+        const using = locker.using(key, async (lock) => {
+          const waiter = other.acquire(key);
+          await pending(1);
+          await other.forceRelease(key, { reason: 'stuck' });
+          await eventually(() => lock.signal.aborted);
+          await (await waiter).release();
+        });
+        expect(await rejection(using)).toMatchObject({
+          code: 'LOCK_LOST',
+          reason: 'forced',
+          by: { pid: process.pid, reason: 'stuck' },
+        });
+      });
+
+      it('says that nobody held the key, without an event', async () => {
+        const forced = record(locker, 'forced');
+        expect(await locker.forceRelease(key)).toEqual({ kind: 'not-held' });
+        await locker.using(key, () => {});
+        expect(await locker.forceRelease(key)).toEqual({ kind: 'not-held' });
+        expect(forced).toEqual([]);
+      });
+
+      it('keeps prefixes apart', async () => {
+        const lock = await locker.acquire(key);
+        expect(await locker.forceRelease(key, { prefix: 'another' })).toEqual({ kind: 'not-held' });
+        expect(await lock.release()).toBe('released');
+      });
+
+      it.each([
+        ['an empty key', '', {}, LockKeyError],
+        ['an empty reason', 'k', { reason: '' }, LockConfigError],
+        ['a reason too long', 'k', { reason: 'x'.repeat(201) }, LockConfigError],
+        ['an unknown option', 'k', { ttl: 100 }, LockConfigError],
+        ['options that are none', 'k', null, LockConfigError],
+      ])('rejects %s', async (_what, wrongKey, options, type) => {
+        const error = await rejection(locker.forceRelease(wrongKey, options as never));
+        expect(error).toBeInstanceOf(type);
+      });
+    });
+
     describe('inspect', () => {
       it('shows who holds the key and who waits for it', async () => {
         const named = open({ application: 'shop' });

@@ -7,6 +7,8 @@ import type {
   AcquireRequest,
   CancelOutcome,
   ExtendOutcome,
+  ForceOutcome,
+  ForceRequest,
   HeldToken,
   LockBackend,
   NamesOutcome,
@@ -31,6 +33,7 @@ export class FakeBackend implements LockBackend {
     'cancel',
     this.log,
   );
+  readonly forces = new Calls<ForceRequest, ForceOutcome>('forceRelease', this.log);
   readonly queries = new Calls<LockName, QueryOutcome>('query', this.log);
   readonly surveys = new Calls<{ prefix: string; pattern: KeyPattern }, NamesOutcome>(
     'names',
@@ -57,6 +60,10 @@ export class FakeBackend implements LockBackend {
 
   cancel(held: Pick<HeldToken, 'name' | 'token'>): Promise<CancelOutcome> {
     return this.cancels.call(held);
+  }
+
+  forceRelease(request: ForceRequest): Promise<ForceOutcome> {
+    return this.forces.call(request);
   }
 
   query(name: LockName): Promise<QueryOutcome> {
@@ -112,11 +119,17 @@ export class FakeWakeUp implements WakeUp {
   subscribed = 0;
   /** How often somebody doubted that it hears. */
   checked = 0;
+  /** How often somebody holds something. */
+  attended = 0;
   onSubscribe: () => Promise<void> | void = () => {};
   tell: WakeListener = () => {};
 
   check(): void {
     this.checked += 1;
+  }
+
+  attend(): void {
+    this.attended += 1;
   }
 
   async subscribe(): Promise<void> {

@@ -376,6 +376,45 @@ describe('Locker', () => {
     });
   });
 
+  describe('a lease that somebody releases by force', () => {
+    const by = { host: 'h', pid: 1, application: undefined, reason: 'stuck' };
+    const lastToken = () => backend.tryAcquires.made.at(-1)?.token as string;
+    const forced = (token: string) => backend.wakeUp.tell({ kind: 'forced', token, by });
+
+    it('is lost, without a command: the server has nothing more of it', async () => {
+      const lock = await take();
+      forced(lastToken());
+      expect([lock.state, lock.signal.reason]).toMatchObject(['lost', { reason: 'forced', by }]);
+      await clock.advance(10 * TTL);
+      expect(backend.log).toEqual(['tryAcquire']);
+    });
+
+    it('is not the one of a later holder: a late message changes nothing', async () => {
+      const first = await take();
+      const late = lastToken();
+      void first.release();
+      await backend.releases.answer({ kind: 'released' });
+      const second = await take();
+      forced(late);
+      await settled();
+      expect(second.state).toBe('held');
+    });
+
+    it('may be one whose grant is still on its way: it is lost when it comes', async () => {
+      for (const method of ['acquire', 'tryAcquire'] as const) {
+        const caller = watch<Lock | null>(locker[method]('k'));
+        await settled();
+        forced(lastToken());
+        await backend.tryAcquires.answer(granted());
+        expect(caller.value).toMatchObject({ state: 'lost' });
+        expect(events.slice(-2)).toMatchObject([
+          ['acquired', { key: 'k' }],
+          ['lost', { key: 'k', reason: 'forced', by }],
+        ]);
+      }
+    });
+  });
+
   describe('inspect and query', () => {
     it('that are not answered reject', async () => {
       const state = watch(locker.inspect('k'));
@@ -414,7 +453,7 @@ describe('Locker', () => {
       const states = watch(locker.query('a\\*b'));
       await settled();
       expect([backend.surveys.made, backend.queries.made]).toMatchObject([[], [{ key: 'a*b' }]]);
-      expect(states.settled).toBe(false);
+      expect(states.done).toBe(false);
     });
   });
 

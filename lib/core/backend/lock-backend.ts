@@ -1,4 +1,4 @@
-import type { UnavailableReason } from '../errors.js';
+import type { ForcedBy, UnavailableReason } from '../errors.js';
 import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
 import type { WakeUp } from '../wake-up.js';
@@ -32,6 +32,12 @@ export interface LockBackend {
 
   /** Undoes whatever an acquire with this token has done or left: a grant, a reservation, a place in the queue. */
   cancel(request: CancelRequest): Promise<CancelOutcome>;
+
+  /**
+   * Takes the key from whoever holds it, or from nobody where it's kept, tells the holders' processes, and hands the key
+   * on to the first live waiter. The next fencing token is larger than any that a holder may have used.
+   */
+  forceRelease(request: ForceRequest): Promise<ForceOutcome>;
 
   /** Who holds the key and who waits for it. */
   query(name: LockName): Promise<QueryOutcome>;
@@ -139,6 +145,16 @@ export interface CancelRequest extends Pick<HeldToken, 'name' | 'token'> {
 }
 
 export type CancelOutcome = { readonly kind: 'cancelled' } | Unavailable;
+
+export interface ForceRequest {
+  readonly name: LockName;
+  readonly reason: string | undefined;
+}
+
+export type ForceOutcome =
+  /** `held`: from whom it was taken; none where nobody held it. `by`: what they were told. */
+  | { readonly kind: 'forced'; readonly held: readonly HolderState[]; readonly by: ForcedBy }
+  | Unavailable;
 
 export type QueryOutcome = { readonly kind: 'found'; readonly state: LockState } | Unavailable;
 

@@ -11,6 +11,8 @@ import {
   type CancelRequest,
   type ExtendOutcome,
   FENCE_RANGE,
+  type ForceOutcome,
+  type ForceRequest,
   type HeldToken,
   type HolderState,
   type LockBackend,
@@ -174,6 +176,22 @@ export class MemoryBackend implements LockBackend {
     return { kind: 'cancelled' };
   }
 
+  async forceRelease({ name, reason }: ForceRequest): Promise<ForceOutcome> {
+    const entry = this.#store.entryOf(name);
+    const { owner } = entry;
+    const application = this.#application;
+    const by = { host: hostname(), pid: process.pid, application, reason };
+    if (owner === undefined || owner.kind === 'reserved') return { kind: 'forced', held: [], by };
+    if (owner.kind === 'held') {
+      owner.wakeUp.tell({ kind: 'forced', token: owner.token, by });
+      // It may have passed the lease on in its process, and used its whole range.
+      this.#rememberFence(entry, owner.fencingToken + FENCE_RANGE - 1, 0);
+    }
+    entry.owner = undefined;
+    this.#handOn(entry, undefined);
+    return { kind: 'forced', held: [holderOf(owner, this.#clock.now())], by };
+  }
+
   async query(name: LockName): Promise<QueryOutcome> {
     const now = this.#clock.now();
     const { owner, queue } = this.#store.entryOf(name);
@@ -268,6 +286,9 @@ class MemoryWakeUp implements WakeUp {
   async subscribe(): Promise<void> {
     this.store.wakeUps.add(this);
   }
+
+  /** What is told to a holder in this process always gets there. */
+  attend(): void {}
 
   onWake(listener: WakeListener): void {
     this.#listener = listener;

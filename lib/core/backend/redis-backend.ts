@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 
 import type { Clock } from '../clock.js';
+import type { ForcedBy } from '../errors.js';
 import type { LockEmitter } from '../events.js';
 import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
@@ -14,6 +15,7 @@ import {
   acquireScript,
   cancelScript,
   extendScript,
+  forceReleaseScript,
   queryScript,
   releaseScript,
 } from '../redis/scripts.generated.js';
@@ -24,6 +26,8 @@ import type {
   CancelOutcome,
   CancelRequest,
   ExtendOutcome,
+  ForceOutcome,
+  ForceRequest,
   HeldToken,
   HolderState,
   LockBackend,
@@ -70,6 +74,11 @@ const CANCEL = new Script<
   readonly [token: string, lastFence: number, countReceivers: string],
   1
 >(cancelScript);
+const FORCE_RELEASE = new Script<
+  WaitKeys,
+  readonly [by: string, countReceivers: string],
+  [nowMicros: string, ...records: string[]]
+>(forceReleaseScript);
 const QUERY = new Script<
   WaitKeys,
   readonly [],
@@ -242,6 +251,17 @@ export class RedisBackend implements LockBackend {
       this.#countReceivers,
     ]);
     return outcome.kind === 'unavailable' ? outcome : { kind: 'cancelled' };
+  }
+
+  async forceRelease({ name, reason }: ForceRequest): Promise<ForceOutcome> {
+    const { host, pid, application } = this.#holderFacts;
+    const by: ForcedBy = { host, pid, application, reason };
+    const args = [JSON.stringify(by), this.#countReceivers] as const;
+    const outcome = await this.#connection.run(FORCE_RELEASE, this.#waitKeysOf(name), args);
+    if (outcome.kind === 'unavailable') return outcome;
+    const [nowMicros, ...records] = outcome.reply;
+    const held = records.flatMap((record) => holderOf(record, Number(nowMicros) / 1_000) ?? []);
+    return { kind: 'forced', held, by };
   }
 
   async query(name: LockName): Promise<QueryOutcome> {

@@ -8,7 +8,7 @@
  * process lost a lock and when another got it can be compared exactly. `took` is measured in the replica, around the
  * call alone.
  */
-import type { AcquireOptions, TryAcquireOptions } from '../../../lib/core/locker.js';
+import type { AcquireOptions, ForceReleased, TryAcquireOptions } from '../../../lib/core/locker.js';
 import type { LockReleased } from '../../../lib/core/lock.js';
 import type { LeaseState } from '../../../lib/core/lease.js';
 import type { LockState } from '../../../lib/core/backend/lock-backend.js';
@@ -171,6 +171,10 @@ export class RemoteLocker {
 
   abort(ref: string): Promise<Timed<void>> {
     return this.replica.call('abort', ref);
+  }
+
+  forceRelease(key: string, reason?: string): Promise<Timed<ForceReleased>> {
+    return this.replica.call('forceRelease', this.id, key, reason);
   }
 
   inspect(key: string): Promise<Timed<LockState>> {
