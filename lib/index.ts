@@ -44,7 +44,7 @@ export type {
   LockOptions,
   OnBusy,
 } from './core/options.js';
-export type { LockEventName, LockEvents, LockListener } from './core/events.js';
+export type { LockEvent, LockEventName, LockEvents, LockListener } from './core/events.js';
 
 // Errors
 export {

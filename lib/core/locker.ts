@@ -15,6 +15,7 @@ import {
   type ForcedBy,
   LockBusyError,
   LockConfigError,
+  LockError,
   LockTimeoutError,
   LockUnavailableError,
   type LostReason,
@@ -454,6 +455,25 @@ export class Locker {
     options: UsingOptions | undefined,
     onBusyOf: (given: OnBusy) => OnBusy,
   ): Promise<HeldLock | undefined> {
+    const taken = this.#ask(key, options, onBusyOf);
+    if (!this.#events.has('refused')) return taken;
+    const since = this.#clock.now();
+    return taken.catch((error: unknown) => {
+      this.#events.emit('refused', () => ({
+        key: typeof key === 'string' ? key : undefined,
+        code: LockError.is(error) ? error.code : 'ABORTED',
+        waited: this.#clock.now() - since,
+        error,
+      }));
+      throw error;
+    });
+  }
+
+  #ask(
+    key: string,
+    options: UsingOptions | undefined,
+    onBusyOf: (given: OnBusy) => OnBusy,
+  ): Promise<HeldLock | undefined> {
     // No async function: a caller that waits would cost its frame as well.
     try {
       const since = this.#clock.now();
@@ -539,6 +559,7 @@ export class Locker {
   #busy(key: string, remaining: number | undefined, onBusy: OnBusy): undefined {
     this.#events.emit('busy', () => ({ key, remaining }));
     if (onBusy === 'throw') throw new LockBusyError(key, remaining);
+    this.#events.emit('skipped', () => ({ key, remaining }));
     return undefined;
   }
 
@@ -667,6 +688,7 @@ export class Locker {
     this.#events.emit('lost', () => ({
       key: lease.name.key,
       fencingToken: lease.fencingToken,
+      held: this.#clock.now() - lease.grantedAt,
       reason,
       by: lease.lostBy,
     }));
@@ -717,7 +739,13 @@ export class Locker {
         this.#tellReleased(key, fencingToken, lease.grantedAt, request.keepFor);
         return 'released';
       case 'taken':
-        this.#events.emit('lost', () => ({ key, fencingToken, reason: 'taken', by: undefined }));
+        this.#events.emit('lost', () => ({
+          key,
+          fencingToken,
+          held: this.#clock.now() - lease.grantedAt,
+          reason: 'taken',
+          by: undefined,
+        }));
         return 'lost';
       case 'unavailable':
         this.#cleanUp.release(() => releaseOf(lease));

@@ -139,7 +139,14 @@ export class WaitQueue implements LineOwner<LockRequest> {
     // Told when it's done: a listener may abort the head's signal, and nobody would have the lock then.
     this.#line.serve(head, lock);
     this.#onLeft();
-    this.context.tellReleased(this.name.key, fencingToken, grantedAt);
+    const { key } = this.name;
+    this.context.tellReleased(key, fencingToken, grantedAt);
+    this.context.events.emit('handedOver', () => ({
+      key,
+      from: fencingToken,
+      fencingToken: lock.fencingToken,
+      waited: this.context.clock.now() - head.since,
+    }));
     this.context.tellAcquired(lock, head.since);
     return true;
   }

@@ -3,9 +3,10 @@ import {
   Injectable,
   type OnApplicationShutdown,
 } from '@nestjs/common';
+import { type Observable, ReplaySubject } from 'rxjs';
 
 import type { LockState } from '../core/backend/lock-backend.js';
-import type { LockEventName, LockListener } from '../core/events.js';
+import type { LockEvent, LockEventName, LockListener } from '../core/events.js';
 import type { Lock } from '../core/lock.js';
 import {
   type AcquireOptions,
@@ -15,6 +16,7 @@ import {
   type UsingOptions,
 } from '../core/locker.js';
 import type { ForceReleaseOptions, LockerOptions, LockOptions } from '../core/options.js';
+import { lockEventStream } from './lock-event-stream.js';
 import { LockLog } from './lock-log.js';
 
 /**
@@ -35,11 +37,25 @@ import { LockLog } from './lock-log.js';
  */
 @Injectable()
 export class RedisLockService implements BeforeApplicationShutdown, OnApplicationShutdown {
+  /**
+   * All events of this instance's locks, each as `{ type, ...facts }`. Cold: each subscriber listens for itself until it
+   * unsubscribes. Completes when the application has closed its locks.
+   *
+   * An error that a subscriber throws never reaches a lock. It's reported as rxjs reports any: by
+   * `config.onUnhandledError`, and without one as an uncaught exception.
+   *
+   * @example
+   * locks.events$.pipe(filter(({ type }) => type === 'lost')).subscribe((event) => alert(event));
+   */
+  readonly events$: Observable<LockEvent>;
   readonly #locker: Locker;
+  /** Tells also those who subscribe later. */
+  readonly #closed = new ReplaySubject<void>(1);
 
   /** Made by the module. Without Nest, use `Locker`. */
   constructor(locker: Locker) {
     this.#locker = locker;
+    this.events$ = lockEventStream(locker, this.#closed);
   }
 
   /**
@@ -198,5 +214,6 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
   /** @internal */
   async onApplicationShutdown(): Promise<void> {
     await this.#locker.close();
+    this.#closed.next();
   }
 }

@@ -1110,7 +1110,13 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(lost).toEqual([
           [
             'lost',
-            { key, fencingToken, reason: 'forced', by: { ...by, host: expect.any(String) } },
+            {
+              key,
+              fencingToken,
+              held: expect.any(Number),
+              reason: 'forced',
+              by: { ...by, host: expect.any(String) },
+            },
           ],
         ]);
         expect(forced).toMatchObject([['forced', { key, held: [holder], by }]]);
@@ -1228,6 +1234,69 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         const waited = (index: number) => (events[index] as [string, { waited: number }])[1].waited;
         expect(waited(0)).toBeLessThan(waited(7));
         expect(waited(4)).toBeGreaterThanOrEqual(35);
+      });
+
+      it('tell of a hand-over within the process, between the release of the one and the grant of the next', async () => {
+        const events = record(locker, 'released', 'handedOver', 'acquired');
+        const lock = await locker.acquire(key);
+        const next = locker.acquire(key, { waitTimeout: 5_000 });
+        await waiting(locker).catch(() => {});
+        await lock.release();
+        const got = await next;
+        await got.release();
+        const names = events.map(([name]) => name);
+        if (names.includes('handedOver')) {
+          expect(names).toEqual(['acquired', 'released', 'handedOver', 'acquired', 'released']);
+          expect(events[2]).toEqual([
+            'handedOver',
+            {
+              key,
+              from: lock.fencingToken,
+              fencingToken: got.fencingToken,
+              waited: expect.any(Number),
+            },
+          ]);
+        } else {
+          // Without local hand-over.
+          expect(got.fencingToken).toBeGreaterThan(lock.fencingToken + 1);
+        }
+      });
+
+      it('tell how each call that got no lock ended: skipped, or refused with a code', async () => {
+        const events = record(locker, 'skipped', 'refused', 'busy', 'timedOut');
+        const lock = await other.acquire(key);
+        const reason = new Error('not needed any more');
+        const controller = new AbortController();
+        await locker.tryAcquire(key);
+        await locker.using(key, { onBusy: 'skip' }, () => {});
+        const aborted = rejection(locker.acquire(key, { signal: controller.signal }));
+        const errors = [
+          await rejection(locker.acquire(key, { onBusy: 'throw' })),
+          await rejection(locker.acquire(key, { waitTimeout: 30 })),
+          await rejection(locker.acquire('')),
+          await rejection(locker.acquire(7 as unknown as string)),
+          await rejection(locker.using(key, { ttl: 1 }, () => {})),
+        ];
+        controller.abort(reason);
+        errors.push(await aborted);
+        locker.stopGranting();
+        errors.push(await rejection(locker.tryAcquire(key)));
+        const facts = { key, remaining: expect.any(Number) };
+        const of = (name: string) => events.filter(([each]) => each === name).map(([, each]) => each);
+        expect(of('skipped')).toEqual([facts, facts]);
+        expect(of('busy')).toEqual([facts, facts, facts]);
+        expect(of('timedOut')).toHaveLength(1);
+        const waited = expect.any(Number);
+        expect(of('refused')).toEqual([
+          { key, code: 'LOCK_BUSY', waited, error: errors[0] },
+          { key, code: 'LOCK_TIMEOUT', waited, error: errors[1] },
+          { key: '', code: 'LOCK_KEY', waited, error: errors[2] },
+          { key: undefined, code: 'LOCK_KEY', waited, error: errors[3] },
+          { key, code: 'LOCK_CONFIG', waited, error: errors[4] },
+          { key, code: 'ABORTED', waited, error: reason },
+          { key, code: 'LOCK_UNAVAILABLE', waited, error: errors[6] },
+        ]);
+        await lock.release();
       });
 
       it('stop when asked to, each listener by itself', async () => {

@@ -94,7 +94,7 @@ describe('Locker', () => {
       const release = lock.release();
       await backend.releases.answer({ kind: 'taken' });
       expect(await release).toBe('lost');
-      expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, reason: 'taken' }]]);
+      expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, held: expect.any(Number), reason: 'taken' }]]);
     });
 
     it.each([
@@ -204,7 +204,7 @@ describe('Locker', () => {
       expect(lock.state).toBe('held');
       await clock.advance(1);
       expect([lock.state, first.state, lock.signal.aborted]).toEqual(['lost', 'released', true]);
-      expect(events.at(-1)).toEqual(['lost', { key: 'k', fencingToken: 8, reason: 'max-hold' }]);
+      expect(events.at(-1)).toEqual(['lost', { key: 'k', fencingToken: 8, held: expect.any(Number), reason: 'max-hold' }]);
       expect(backend.releases.made).toMatchObject([{ lastFence: 8 }]);
     });
 
@@ -235,7 +235,7 @@ describe('Locker', () => {
       const lock = await second;
       await clock.advance(TTL / 3);
       await backend.extends.answer([{ kind: 'taken' }]);
-      expect(events.at(-1)).toEqual(['lost', { key: 'k', fencingToken: 8, reason: 'taken' }]);
+      expect(events.at(-1)).toEqual(['lost', { key: 'k', fencingToken: 8, held: expect.any(Number), reason: 'taken' }]);
       expect(lock.signal.reason).toMatchObject({ fencingToken: 8, reason: 'taken' });
       expect(first.signal.aborted).toBe(false);
     });
@@ -309,7 +309,7 @@ describe('Locker', () => {
         };
         await clock.advance(after);
         expect(order).toEqual(['abort', how]);
-        expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, reason }]]);
+        expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, held: expect.any(Number), reason }]]);
         expect(await lock.release()).toBe('lost');
         expect(order).toHaveLength(2);
       },
