@@ -1239,8 +1239,9 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
       it('tell of a hand-over within the process, between the release of the one and the grant of the next', async () => {
         const events = record(locker, 'released', 'handedOver', 'acquired');
         const lock = await locker.acquire(key);
+        const begun = waiting(locker);
         const next = locker.acquire(key, { waitTimeout: 5_000 });
-        await waiting(locker).catch(() => {});
+        await begun;
         await lock.release();
         const got = await next;
         await got.release();

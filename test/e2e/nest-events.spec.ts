@@ -4,10 +4,12 @@
 import 'reflect-metadata';
 
 import { afterEach, describe, expect, it } from '@jest/globals';
-import { config, filter, firstValueFrom, lastValueFrom, toArray } from 'rxjs';
 import { expectTypeOf } from 'expect-type';
+import { config, filter, firstValueFrom, lastValueFrom, NEVER, take, toArray } from 'rxjs';
 
+import { LOCK_EVENT_NAMES } from '../../lib/core/events.js';
 import type { LockEvent, LockEventName, RedisLockService } from '../../lib/index.js';
+import { lockEventStream } from '../../lib/nest/lock-event-stream.js';
 import { eventually } from '../support/eventually.js';
 import { inMemory, NestApp } from '../support/nest-app.js';
 
@@ -17,7 +19,7 @@ afterEach(() => {
   config.onUnhandledError = originalReport;
 });
 
-/** How many listen to an event, seen from outside: by what a lock tells. */
+/** What a subscriber of all events is told. */
 function collect(locks: RedisLockService): { events: LockEvent[]; stop(): void } {
   const events: LockEvent[] = [];
   const subscription = locks.events$.subscribe((event) => events.push(event));
@@ -74,20 +76,21 @@ describe('events$', () => {
     expect(unused).toBe(locks.events$);
   });
 
-  it('leaves no listener behind a subscriber that has gone', async () => {
-    await using app = await NestApp.start({});
-    const { locks } = app;
-    collect(locks).stop();
-    const described = { read: 0 };
-    // A listener would make the facts of a refusal, and ask the error for its code.
-    const signal = AbortSignal.abort({
-      get code() {
-        described.read += 1;
-        return 'x';
+  it('leaves no listener behind a subscriber that has gone, or has had enough', () => {
+    const listeners = new Set<(event: object) => void>();
+    const locker = {
+      on(_name: LockEventName, listener: (event: never) => void) {
+        listeners.add(listener as (event: object) => void);
+        return () => void listeners.delete(listener as (event: object) => void);
       },
-    });
-    await locks.acquire('k', { signal }).catch(() => {});
-    expect(described.read).toBe(0);
+    };
+    const subscription = lockEventStream(locker, NEVER).subscribe();
+    expect(listeners.size).toBe(LOCK_EVENT_NAMES.length);
+    subscription.unsubscribe();
+    expect(listeners.size).toBe(0);
+    lockEventStream(locker, NEVER).pipe(take(1)).subscribe();
+    for (const listener of listeners) listener({});
+    expect(listeners.size).toBe(0);
   });
 
   it("is not broken by a subscriber that throws, nor is the lock: it's reported by rxjs", async () => {
