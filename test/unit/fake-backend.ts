@@ -3,9 +3,13 @@
  * replies, wake-ups and deadlines can be played, also those that a network shows once a year.
  */
 import type {
+  AcquireAllOutcome,
+  AcquireAllRequest,
   AcquireOutcome,
   AcquireRequest,
   CancelOutcome,
+  DowngradeOutcome,
+  DowngradeRequest,
   ExtendOutcome,
   HeldToken,
   LockBackend,
@@ -29,6 +33,8 @@ export class FakeBackend implements LockBackend {
     'cancel',
     this.log,
   );
+  readonly joins = new Calls<AcquireAllRequest, AcquireAllOutcome>('tryAcquireAll', this.log);
+  readonly downgrades = new Calls<DowngradeRequest, DowngradeOutcome>('downgrade', this.log);
   readonly queries = new Calls<LockName, QueryOutcome>('query', this.log);
   closed = false;
 
@@ -38,6 +44,16 @@ export class FakeBackend implements LockBackend {
 
   tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
     return this.tryAcquires.call(request);
+  }
+
+  readonly joinsKeys = true;
+
+  tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {
+    return this.joins.call(request);
+  }
+
+  downgrade(request: DowngradeRequest): Promise<DowngradeOutcome> {
+    return this.downgrades.call(request);
   }
 
   extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
