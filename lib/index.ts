@@ -35,6 +35,8 @@ export { Locker } from './core/locker.js';
 export type { AcquireOptions, ForceReleased, TryAcquireOptions, UsingOptions } from './core/locker.js';
 export type { Duration } from './core/duration.js';
 export type { HolderState, LockState, WaiterState } from './core/backend/lock-backend.js';
+export type { Access } from './core/access.js';
+export type { LockKeys } from './core/lock-name.js';
 export type { LeaseState } from './core/lease.js';
 export type { Lock, LockReleased } from './core/lock.js';
 export type {
@@ -50,6 +52,7 @@ export type { LockEvent, LockEventName, LockEvents, LockListener } from './core/
 export {
   LockBusyError,
   LockConfigError,
+  LockDeadlockError,
   LockError,
   LockKeyError,
   LockLostError,

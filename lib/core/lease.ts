@@ -1,3 +1,4 @@
+import type { Access } from './access.js';
 import type { AgendaEntry } from './agenda.js';
 import type { ExtendOutcome } from './backend/lock-backend.js';
 import type { Clock } from './clock.js';
@@ -28,6 +29,8 @@ export class Lease implements AgendaEntry {
   readonly renew: boolean;
   /** As the backend shows it. */
   readonly label: string | undefined;
+  /** How it's held; a downgrade makes it `shared`. */
+  access: Access;
   /** Monotonic, just before the command that was granted was written. */
   readonly heldSince: number;
   /** That of the caller who holds it now: the grant's for the first, larger by one for each next. */
@@ -73,6 +76,7 @@ export class Lease implements AgendaEntry {
     this.ttl = grant.ttl;
     this.renew = grant.hold.renew;
     this.label = grant.hold.label;
+    this.access = grant.hold.access;
     this.heldSince = grant.sentAt;
     this.othersSince = grant.othersSince;
     this.grantedAt = grant.sentAt;
@@ -220,6 +224,7 @@ export interface HoldOptions {
   /** In ms; 0: none. */
   readonly holdAtLeast: number;
   readonly label?: string | undefined;
+  readonly access: Access;
 }
 
 /** The part of the ttl by which a lease that's renewed should have been. */

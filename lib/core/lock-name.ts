@@ -4,6 +4,12 @@ import { LockKeyError } from './errors.js';
 export const LONGEST_KEY_BYTES = 512;
 
 /**
+ * What to lock: a key, or several, all or none of them. Several are taken in one order everywhere, whatever order they
+ * are given in, so that two who want the same ones don't wait for each other; one that is given twice counts once.
+ */
+export type LockKeys = string | readonly string[];
+
+/**
  * The Redis keys of one lock. Everything of a lock shares the hash tag `{…}`, so that a Cluster keeps it in one slot.
  *
  * Two different pairs of prefix and key never share a Redis key: a prefix has no braces, and in the key `%`, `{` and
@@ -65,6 +71,22 @@ export class LockName {
   /** A part of a key as it's written in the Redis keys. */
   static escaped(part: string): string {
     return escape(part);
+  }
+
+  /**
+   * Each of several once, in the order in which everybody takes them.
+   * @throws LockKeyError for an empty list, or where one of them can't name a lock.
+   */
+  static ofAll(prefix: string, keys: readonly string[]): readonly LockName[] {
+    if (keys.length === 0) {
+      throw new LockKeyError('Expected at least one lock key, got an empty list.');
+    }
+    const names = new Map<string, LockName>();
+    for (const key of keys) {
+      const name = LockName.of(prefix, key);
+      names.set(name.owner, name);
+    }
+    return [...names.values()].sort((a, b) => (a.owner < b.owner ? -1 : 1));
   }
 
   /** Who waits, in order: a sorted set of tokens by sequence. */

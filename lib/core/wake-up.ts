@@ -33,9 +33,16 @@ export type WakeMessage =
   | { readonly kind: 'woken'; readonly token: string; readonly within: number }
   /** Somebody of another process has begun to wait for a key that this one holds. */
   | { readonly kind: 'othersWait'; readonly owner: string }
-  /** The lease of this token was released by force. */
-  | { readonly kind: 'forced'; readonly token: string; readonly by: ForcedBy }
+  | Forced
   /** Messages may have been lost: every waiter must look for itself. */
   | { readonly kind: 'listening' };
+
+/** The lease of this token on this key was released by force. */
+export interface Forced {
+  readonly kind: 'forced';
+  readonly token: string;
+  readonly owner: string;
+  readonly by: ForcedBy;
+}
 
 export type WakeListener = (message: WakeMessage) => void;

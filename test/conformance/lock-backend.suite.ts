@@ -7,6 +7,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import type { Access } from '../../lib/core/access.js';
 import {
   type AcquireOutcome,
   type AcquireRequest,
@@ -20,6 +21,7 @@ import type { ForcedBy } from '../../lib/core/errors.js';
 import { KeyPattern } from '../../lib/core/key-pattern.js';
 import { LockName } from '../../lib/core/lock-name.js';
 import { eventually } from '../support/eventually.js';
+import { describeAccess } from './lock-access.suite.js';
 
 /** Where the backends of one test keep their locks. */
 export interface BackendStore {
@@ -43,14 +45,14 @@ export interface BackendTraits {
   readonly knowsWhoListens: boolean;
 }
 
-const TTL = 10_000;
+export const TTL = 10_000;
 /** How long a reserved key waits for its waiter. */
 const CLAIM_WINDOW = 1_000;
 /** How long a fence counter may outlive its lease. */
 const FENCE_RETENTION = 10_000;
 
 /** A process: a backend that listens, and what it was told. */
-class Party {
+export class Party {
   readonly woken: (string | undefined)[] = [];
   /** Who was told when to look at the latest, in ms. */
   /** Owners of the held keys that somebody else began to wait for. */
@@ -94,10 +96,10 @@ class Party {
     name: LockName,
     options: Partial<AcquireRequest> = {},
   ): Promise<HeldToken & { readonly fencingToken: number }> {
-    const { token = randomUUID(), ttl = TTL } = options;
+    const { token = randomUUID(), ttl = TTL, access = 'exclusive' } = options;
     const outcome = await this.ask(name, { ...options, token, ttl });
     if (outcome.kind !== 'granted') throw new Error(`Not granted: ${JSON.stringify(outcome)}`);
-    return { name, token, ttl, fencingToken: outcome.fencingToken };
+    return { name, token, ttl, access, fencingToken: outcome.fencingToken };
   }
 
   /** Stands in the queue of a key that is held. */
@@ -107,13 +109,14 @@ class Party {
       token = randomUUID(),
       aliveFor = TTL,
       sequence,
-    }: { token?: string; aliveFor?: number; sequence?: number } = {},
+      access = 'exclusive',
+    }: { token?: string; aliveFor?: number; sequence?: number; access?: Access } = {},
   ): Promise<HeldToken & { readonly sequence: number }> {
-    const outcome = await this.ask(name, { token, place: { aliveFor, sequence } });
+    const outcome = await this.ask(name, { token, access, place: { aliveFor, sequence } });
     if (outcome.kind !== 'busy' || outcome.sequence === undefined) {
       throw new Error(`Not queued: ${JSON.stringify(outcome)}`);
     }
-    return { name, token, ttl: TTL, sequence: outcome.sequence };
+    return { name, token, ttl: TTL, access, sequence: outcome.sequence };
   }
 
   release(
@@ -180,6 +183,8 @@ export function describeLockBackend(
       await store.close();
       expect(endless).toEqual([]);
     });
+
+    describeAccess(() => ({ a, b, c, newName, store }));
 
     describe('acquire', () => {
       it('grants a free key', async () => {

@@ -3,9 +3,13 @@
  * replies, wake-ups and deadlines can be played, also those that a network shows once a year.
  */
 import type {
+  AcquireAllOutcome,
+  AcquireAllRequest,
   AcquireOutcome,
   AcquireRequest,
   CancelOutcome,
+  DowngradeOutcome,
+  DowngradeRequest,
   ExtendOutcome,
   ForceOutcome,
   ForceRequest,
@@ -34,6 +38,8 @@ export class FakeBackend implements LockBackend {
     this.log,
   );
   readonly forces = new Calls<ForceRequest, ForceOutcome>('forceRelease', this.log);
+  readonly joins = new Calls<AcquireAllRequest, AcquireAllOutcome>('tryAcquireAll', this.log);
+  readonly downgrades = new Calls<DowngradeRequest, DowngradeOutcome>('downgrade', this.log);
   readonly queries = new Calls<LockName, QueryOutcome>('query', this.log);
   readonly surveys = new Calls<{ prefix: string; pattern: KeyPattern }, NamesOutcome>(
     'names',
@@ -47,6 +53,16 @@ export class FakeBackend implements LockBackend {
 
   tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
     return this.tryAcquires.call(request);
+  }
+
+  readonly joinsKeys = true;
+
+  tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {
+    return this.joins.call(request);
+  }
+
+  downgrade(request: DowngradeRequest): Promise<DowngradeOutcome> {
+    return this.downgrades.call(request);
   }
 
   extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {

@@ -119,6 +119,29 @@ const PER_LOCK: Record<keyof LockOptions, Option> = {
   },
   renew: trueOrFalse,
   label: shortText,
+  mode: {
+    right: ['exclusive', 'shared'].map((each) => [each, each]),
+    wrong: [...NO_TEXT, ['', "''"], ['Shared', "'Shared'"], ['read', "'read'"]],
+    remedy: /one of 'exclusive', 'shared'/,
+  },
+  limit: {
+    right: [
+      [1, 'limit:1'],
+      [100_000, 'limit:100000'],
+    ],
+    wrong: [
+      [0, '0'],
+      [-1, '-1'],
+      [1.5, '1.5'],
+      [100_001, '100001'],
+      [Number.NaN, 'NaN'],
+      [Number.POSITIVE_INFINITY, 'Infinity'],
+      [null, 'null'],
+      ['3', "'3'"],
+      [{}, 'an object'],
+    ],
+    remedy: /a whole number from 1 to 100000/,
+  },
   signal: {
     right: [
       [controller.signal, controller.signal],
@@ -239,7 +262,8 @@ describe.each([
     for (const [given, expected] of right) {
       const resolved = resolve({ [option]: given }) as Record<string, unknown>;
       const { defaults = {} } = resolved as { defaults?: object };
-      expect({ ...defaults, ...resolved }).toHaveProperty([option], expected);
+      const becomes = ['mode', 'limit'].includes(option) ? 'access' : option;
+      expect({ ...defaults, ...resolved }).toHaveProperty([becomes], expected);
     }
   });
 

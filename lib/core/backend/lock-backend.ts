@@ -1,3 +1,4 @@
+import type { Access } from '../access.js';
 import type { ForcedBy, UnavailableReason } from '../errors.js';
 import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
@@ -19,16 +20,28 @@ export interface LockBackend {
   connect(): Promise<{ kind: 'connected' } | Unavailable>;
 
   /**
-   * Takes the key if it's free and no live waiter is ahead, or if it's reserved for this token. Asked again with a
-   * token that already holds the key, grants it again, for a full ttl from now.
+   * Takes the key if it's free, or held by others with whom it can be shared, and no live waiter is ahead; or if it's
+   * reserved for this token. Asked again with a token that already holds the key, grants it again, for a full ttl from now.
    */
   tryAcquire(request: AcquireRequest): Promise<AcquireOutcome>;
+
+  /** Whether {@link tryAcquireAll} can take any keys at once; else it's given one at a time. */
+  readonly joinsKeys: boolean;
+
+  /**
+   * Takes several keys, all or none of them; never queues. With `fencingToken`, all of them are held by these tokens, and
+   * get that one.
+   */
+  tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome>;
 
   /** Prolongs leases to a full ttl from now, each only if its token still holds its key. One outcome each, in order. */
   extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]>;
 
-  /** Gives the key back if this token holds it, and hands it on to the first live waiter. */
+  /** Gives the key back if this token holds it, and hands it on to the first live waiters. */
   release(request: ReleaseRequest): Promise<ReleaseOutcome>;
+
+  /** Turns a key that this token holds alone into one that it shares with readers, and lets in those who wait. */
+  downgrade(request: DowngradeRequest): Promise<DowngradeOutcome>;
 
   /** Undoes whatever an acquire with this token has done or left: a grant, a reservation, a place in the queue. */
   cancel(request: CancelRequest): Promise<CancelOutcome>;
@@ -58,6 +71,8 @@ export interface HeldToken {
   readonly token: string;
   /** In ms. */
   readonly ttl: number;
+  /** @default 'exclusive' */
+  readonly access?: Access;
 }
 
 export interface AcquireRequest extends HeldToken {
@@ -70,7 +85,32 @@ export interface AcquireRequest extends HeldToken {
   readonly place: Place | undefined;
   /** What the key is wanted for, where the caller says so: shown with the holder. */
   readonly label?: string | undefined;
+  /**
+   * Monotonic local time at which the caller began to wait here, where others of its process stood at the backend in its
+   * stead: it's ahead of those who came later. For those who share a key; left out: it comes now.
+   */
+  readonly waitsSince?: number;
 }
+
+export interface AcquireAllRequest extends Pick<AcquireRequest, 'ttl' | 'notAfter' | 'label'> {
+  readonly wanted: readonly Pick<HeldToken, 'name' | 'token'>[];
+  readonly access: Access;
+  readonly fencingToken: number | undefined;
+}
+
+export type AcquireAllOutcome =
+  /** One fencing token for all of them. */
+  | {
+      readonly kind: 'granted';
+      readonly fencingToken: number;
+      readonly sentAt: number;
+      readonly othersWait: boolean;
+    }
+  /** The first that isn't to be had. */
+  | { readonly kind: 'busy'; readonly index: number; readonly remaining: number | undefined }
+  | { readonly kind: 'late' }
+  | { readonly kind: 'conflict'; readonly index: number; readonly access: Access }
+  | Unavailable;
 
 /** A waiter's place in the queue of a key. */
 export interface Place {
@@ -118,6 +158,8 @@ export type AcquireOutcome =
     }
   /** The command arrived after `notAfter` and did nothing. */
   | { readonly kind: 'late' }
+  /** It's held under another limit; nothing was done. */
+  | { readonly kind: 'conflict'; readonly access: Access }
   | Unavailable;
 
 export type ExtendOutcome =
@@ -138,6 +180,13 @@ export type ReleaseOutcome =
   /** The key was no longer this token's; nothing was done. */
   | { readonly kind: 'taken' }
   | Unavailable;
+
+export interface DowngradeRequest extends HeldToken {
+  /** That of the present holder. */
+  readonly fencingToken: number;
+}
+
+export type DowngradeOutcome = ReleaseOutcome;
 
 export interface CancelRequest extends Pick<HeldToken, 'name' | 'token'> {
   /** The last fencing token that was used of the lease's range; left out where nobody ever held it. */
@@ -173,8 +222,6 @@ export interface LockState {
 export interface HolderState {
   /** The first of its lease: a holder to which the lease was passed on within the process has a larger one. */
   readonly fencingToken: number;
-  /** How it's held: 'exclusive'. */
-  readonly access: string;
   /** When the lease was granted, by the server's clock. */
   readonly since: Date;
   /** How long the lease lasts if it isn't renewed, in ms. */
@@ -186,14 +233,14 @@ export interface HolderState {
   readonly label: string | undefined;
   /** The work is done and the key is kept for `holdAtLeast`. */
   readonly kept: boolean;
+  readonly access: Access;
 }
 
 export interface WaiterState {
-  /** How the key is wanted: 'exclusive'. */
-  readonly access: string;
   /**
    * Its place: waiters are served by rising sequence. `undefined` for those that wait in the process that asks, behind a
    * holder of its own, and would be served by it without asking Redis; no other process knows of them.
    */
   readonly sequence: number | undefined;
+  readonly access: Access;
 }

@@ -127,12 +127,12 @@ export class RedisWakeUp implements WakeUp {
     this.#listener({ kind: 'listening' });
   }
 
-  /** `<token>`, `<token> <ms>`, `+<owner key>`, or `!<token> <who, as JSON>`; anything else isn't ours. */
+  /** `<token>`, `<token> <ms>`, `+<owner key>`, or `!<token> <of which key and by whom, as JSON>`; anything else isn't ours. */
   #read(message: string): WakeMessage | undefined {
     if (message.startsWith('+')) {
       return { kind: 'othersWait', owner: message.slice(1 + this.source.keyPrefix.length) };
     }
-    if (message.startsWith('!')) return readForced(message.slice(1));
+    if (message.startsWith('!')) return readForced(message.slice(1), this.source.keyPrefix);
     const [token, within = '0'] = message.split(' ');
     return token ? { kind: 'woken', token, within: Number(within) } : undefined;
   }
@@ -147,13 +147,18 @@ export class RedisWakeUp implements WakeUp {
   }
 }
 
-function readForced(message: string): WakeMessage | undefined {
+function readForced(message: string, keyPrefix: string): WakeMessage | undefined {
   const space = message.indexOf(' ');
   if (space < 1) return undefined;
   try {
-    const { host, pid, application, reason } = JSON.parse(message.slice(space + 1)) as ForcedBy;
-    const by = { host, pid, application, reason };
-    return { kind: 'forced', token: message.slice(0, space), by };
+    const told = JSON.parse(message.slice(space + 1)) as ForcedBy & { owner: string };
+    const { host, pid, application, reason } = told;
+    return {
+      kind: 'forced',
+      token: message.slice(0, space),
+      owner: told.owner.slice(keyPrefix.length),
+      by: { host, pid, application, reason },
+    };
   } catch {
     return undefined;
   }
