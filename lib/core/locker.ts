@@ -534,7 +534,11 @@ export class Locker {
           case 'conflict':
             // Lost already, while the others were waited for.
             group[outcome.index]?.lease.lose('taken');
-            throw new LockUnavailableError(name.key, 'no-answer', group[outcome.index]?.lostError());
+            throw new LockUnavailableError(
+              name.key,
+              'no-answer',
+              group[outcome.index]?.lostError(),
+            );
         }
       }),
     );
@@ -619,7 +623,14 @@ export class Locker {
         };
         const outcome =
           names.length === 1
-            ? await this.#backend.tryAcquire({ name, token, ttl, access, notAfter, place: undefined })
+            ? await this.#backend.tryAcquire({
+                name,
+                token,
+                ttl,
+                access,
+                notAfter,
+                place: undefined,
+              })
             : await this.#backend.tryAcquireAll({
                 wanted: names.map((one) => ({ name: one, token })),
                 ...{ ttl, access, notAfter, fencingToken: undefined },

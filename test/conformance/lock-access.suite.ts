@@ -57,18 +57,23 @@ export function describeAccess(parties: () => Parties): void {
       expect((await b.ask(name, { access: asked })).kind).toBe('granted');
     });
 
-    it.each([1, 2, 5])('a limit of %i is never exceeded, however many ask at once', async (limit) => {
-      const { a, b, c, newName } = parties();
-      const name = newName();
-      const access: Access = `limit:${limit}`;
-      const outcomes = await Promise.all(
-        Array.from({ length: 30 }, (_, i) => ([a, b, c][i % 3] as Party).ask(name, { access })),
-      );
-      expect(outcomes.filter(({ kind }) => kind === 'granted')).toHaveLength(limit);
-      const fences = outcomes.flatMap((one) => (one.kind === 'granted' ? [one.fencingToken] : []));
-      expect(new Set(fences).size).toBe(limit);
-      expect((await a.state(name)).held).toHaveLength(limit);
-    });
+    it.each([1, 2, 5])(
+      'a limit of %i is never exceeded, however many ask at once',
+      async (limit) => {
+        const { a, b, c, newName } = parties();
+        const name = newName();
+        const access: Access = `limit:${limit}`;
+        const outcomes = await Promise.all(
+          Array.from({ length: 30 }, (_, i) => ([a, b, c][i % 3] as Party).ask(name, { access })),
+        );
+        expect(outcomes.filter(({ kind }) => kind === 'granted')).toHaveLength(limit);
+        const fences = outcomes.flatMap((one) =>
+          one.kind === 'granted' ? [one.fencingToken] : [],
+        );
+        expect(new Set(fences).size).toBe(limit);
+        expect((await a.state(name)).held).toHaveLength(limit);
+      },
+    );
 
     it('grants again by the same token: the same fencing token, and no second place', async () => {
       const { a, b, newName } = parties();

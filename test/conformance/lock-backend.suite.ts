@@ -742,7 +742,9 @@ export function describeLockBackend(
         const first = await b.wait(name);
         const second = await c.wait(name);
         expect(await b.backend.cancel(first)).toEqual({ kind: 'cancelled' });
-        expect((await a.state(name)).pending).toEqual([{ sequence: second.sequence }]);
+        expect((await a.state(name)).pending).toEqual([
+          { sequence: second.sequence, access: 'exclusive' },
+        ]);
         await a.release(held);
         expect(await c.ask(name, { token: second.token })).toMatchObject({ kind: 'granted' });
         expect(b.woken).toEqual([]);
@@ -784,7 +786,9 @@ export function describeLockBackend(
         for (const token of [randomUUID(), elsewhere.token, randomUUID()]) {
           expect(await c.backend.cancel({ name, token })).toEqual({ kind: 'cancelled' });
         }
-        expect((await a.state(name)).pending).toEqual([{ sequence: waiter.sequence }]);
+        expect((await a.state(name)).pending).toEqual([
+          { sequence: waiter.sequence, access: 'exclusive' },
+        ]);
         expect(await a.backend.extend([held, elsewhere])).toMatchObject([
           { kind: 'extended' },
           { kind: 'extended' },
@@ -818,13 +822,15 @@ export function describeLockBackend(
             pid: process.pid,
             application: 'conformance',
             kept: false,
+            access: 'exclusive',
           },
         ]);
         expect(holders[0]?.since.getTime()).toBeGreaterThanOrEqual(before - 1);
         expect(holders[0]?.since.getTime()).toBeLessThanOrEqual(Date.now() + 1);
         expect(holders[0]?.remaining).toBeGreaterThan(4_000);
         expect(holders[0]?.remaining).toBeLessThanOrEqual(5_000);
-        expect(pending).toEqual(waiters.map(({ sequence }) => ({ sequence })));
+        const access = 'exclusive';
+        expect(pending).toEqual(waiters.map(({ sequence }) => ({ sequence, access })));
       });
 
       it('shows neither a reservation as a holder nor its waiter as waiting', async () => {

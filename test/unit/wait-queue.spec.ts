@@ -1147,7 +1147,7 @@ describe('WaitQueue: local hand-over', () => {
         await backend.queries.answer({ kind: 'found', state: { key: 'k', held: [], pending: [] } });
         return (await state).pending;
       };
-      expect(await pending()).toEqual([{ sequence: undefined }]);
+      expect(await pending()).toEqual([{ sequence: undefined, access: 'exclusive' }]);
       await release(first);
       expect(await pending()).toEqual([]);
       await release(second.lock);
