@@ -19,7 +19,6 @@ import {
 } from '../../lib/core/backend/lock-backend.js';
 import { LockName } from '../../lib/core/lock-name.js';
 import { eventually } from '../support/eventually.js';
-import { describeAccess } from './lock-access.suite.js';
 
 /** Where the backends of one test keep their locks. */
 export interface BackendStore {
@@ -41,6 +40,15 @@ export interface BackendStore {
 export interface BackendTraits {
   /** Whether the store knows at once that a process which waited is gone; where not, it costs the claim window. */
   readonly knowsWhoListens: boolean;
+}
+
+/** Three processes on one store, fresh for each test. */
+export interface Parties {
+  readonly a: Party;
+  readonly b: Party;
+  readonly c: Party;
+  readonly store: BackendStore;
+  newName(): LockName;
 }
 
 export const TTL = 10_000;
@@ -136,7 +144,9 @@ export class Party {
 export function describeLockBackend(
   title: string,
   openStore: () => Promise<BackendStore>,
-  { knowsWhoListens }: BackendTraits = { knowsWhoListens: true },
+  { knowsWhoListens }: BackendTraits,
+  /** Further parts of the table. */
+  describeMore: (parties: () => Parties) => void,
 ): void {
   describe(`LockBackend: ${title}`, () => {
     let store: BackendStore;
@@ -171,7 +181,7 @@ export function describeLockBackend(
       expect(endless).toEqual([]);
     });
 
-    describeAccess(() => ({ a, b, c, newName, store }));
+    describeMore(() => ({ a, b, c, newName, store }));
 
     describe('acquire', () => {
       it('grants a free key', async () => {

@@ -140,9 +140,9 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
 
       it("doesn't starve writers by a stream of readers, nor readers by writers", async () => {
         const turns = { readers: 0, writers: 0 };
-        let done = false;
+        const stop = new AbortController();
         const readers = [locker, other, locker, other].map(async (one) => {
-          while (!done) {
+          while (!stop.signal.aborted) {
             await one.using(key, { mode: 'shared' }, () => new Promise((r) => setTimeout(r, 3)));
             turns.readers += 1;
           }
@@ -157,7 +157,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           }
         });
         await Promise.all(writers);
-        done = true;
+        stop.abort();
         await Promise.all(readers);
         expect(turns.writers).toBe(40);
         expect(turns.readers).toBeGreaterThan(20);
@@ -172,7 +172,9 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         await pending(2);
         controller.abort(new Error('changed my mind'));
         await writer;
-        await (await later).release();
+        const entered = await later;
+        expect(reader.isHeld && entered.isHeld).toBe(true);
+        await entered.release();
         await reader.release();
       });
 
@@ -209,7 +211,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         );
         expect(section.total).toBe(40);
         expect(section.most).toBeLessThanOrEqual(limit);
-        if (limit > 1) expect(section.most).toBeGreaterThan(1);
+        expect(section.most).toBeGreaterThanOrEqual(Math.min(limit, 2));
       });
 
       it('gives places in the order in which they were asked for, also within a process', async () => {
@@ -376,7 +378,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         const before = await locker.acquire(more);
         await before.release();
         const lock = await locker.acquire([key, more, key]);
-        expect(lock.keys).toEqual([key, more].sort());
+        expect(lock.keys).toEqual([key, more].toSorted());
         expect(lock.fencingToken).toBeGreaterThan(before.fencingToken);
         expect([...lock.fencingTokens.values()]).toEqual([lock.fencingToken, lock.fencingToken]);
         expect(lock).toMatchObject({ isHeld: true, state: 'held' });
@@ -384,7 +386,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         await lock.extend();
         expect(await lock.release()).toBe('released');
         for (const one of [key, more]) await (await other.acquire(one)).release();
-        expect(() => lock.assertHeld()).toThrow();
+        expect(() => lock.assertHeld()).toThrow(/no longer held/);
       });
 
       it('of which one is held by another: none is taken', async () => {
@@ -528,7 +530,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           const [error] = refused;
           expect(error).toBeInstanceOf(LockDeadlockError);
           const { circle, message } = error as LockDeadlockError;
-          expect([...new Set(circle)].sort()).toEqual([...ring].sort());
+          expect([...new Set(circle)].toSorted()).toEqual([...ring].toSorted());
           expect(circle[0]).toBe(circle.at(-1));
           for (const one of ring) expect(message).toContain(one);
           expect(performance.now() - since).toBeLessThan(8_000);

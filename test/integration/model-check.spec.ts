@@ -179,7 +179,7 @@ function stepsFrom(state: State, clients: number, accesses: readonly Access[]): 
 
 /** The same text for the same state. Holders side by side have no order. */
 function textOf({ inside, queue, lapsed }: State): string {
-  const holders = inside.map(({ who, kind, access }) => `${who}:${kind}:${access}`).sort();
+  const holders = inside.map(({ who, kind, access }) => `${who}:${kind}:${access}`).toSorted();
   const had = lapsed === undefined ? '' : `(${lapsed.who}:${lapsed.kind}) `;
   return `${had}${holders.join(' ')} | ${queue.map(({ who, access }) => `${who}:${access}`).join(' ')}`;
 }

@@ -478,7 +478,7 @@ function holdersOf(record: string, sharers: readonly string[], now: number): Hol
     return readHolder(`${state} ${fence} ${holder}`, Number(until) - now, 'exclusive');
   return pairsOf(sharers)
     .flatMap(([ends, info]) => readHolder(info, Number(ends) - now, token as Access))
-    .sort((a, b) => a.fencingToken - b.fencingToken);
+    .toSorted((a, b) => a.fencingToken - b.fencingToken);
 }
 
 /** Reads '<h|k> <fence> <holder>'. */
