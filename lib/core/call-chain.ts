@@ -17,11 +17,7 @@ interface CallChain {
 const storage = new AsyncLocalStorage<CallChain>();
 
 /** Runs a function, and all that it starts, as the work of a lock's holder. */
-export function runHolding<T>(
-  lock: HeldLock | JointLock,
-  keeper: LockKeeper,
-  work: () => T,
-): T {
+export function runHolding<T>(lock: HeldLock | JointLock, keeper: LockKeeper, work: () => T): T {
   let chain = storage.getStore();
   for (const part of lock instanceof HeldLock ? [lock] : lock.parts) {
     chain = { lock: part, keeper, outer: chain };

@@ -1,5 +1,5 @@
 import type { Access } from './access.js';
-import { LockConfigError, LockLostError } from './errors.js';
+import { LockConfigError, type LockLostError } from './errors.js';
 import type { LeaseState } from './lease.js';
 import type { HeldLock, Lock, LockReleased } from './lock.js';
 

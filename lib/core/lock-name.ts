@@ -86,7 +86,7 @@ export class LockName {
       const name = LockName.of(prefix, key);
       names.set(name.owner, name);
     }
-    return [...names.values()].sort((a, b) => (a.owner < b.owner ? -1 : 1));
+    return [...names.values()].toSorted((a, b) => (a.owner < b.owner ? -1 : 1));
   }
 
   /** Who waits, in order: a sorted set of tokens by sequence. */

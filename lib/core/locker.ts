@@ -664,7 +664,11 @@ export class Locker {
           case 'conflict':
             // Lost already, while the others were waited for.
             group[outcome.index]?.lease.lose('taken');
-            throw new LockUnavailableError(name.key, 'no-answer', group[outcome.index]?.lostError());
+            throw new LockUnavailableError(
+              name.key,
+              'no-answer',
+              group[outcome.index]?.lostError(),
+            );
         }
       }),
     );
@@ -751,7 +755,12 @@ export class Locker {
         const outcome =
           names.length === 1
             ? await this.#backend.tryAcquire({
-                ...{ name, token, ttl, access, notAfter, label },
+                name,
+                token,
+                ttl,
+                access,
+                notAfter,
+                label,
                 place: undefined,
               })
             : await this.#backend.tryAcquireAll({

@@ -9,7 +9,12 @@ import {
 } from './backend/lock-backend.js';
 import type { CleanUp } from './clean-up.js';
 import type { Clock, Timer } from './clock.js';
-import { LockConfigError, LockDeadlockError, LockTimeoutError, LockUnavailableError } from './errors.js';
+import {
+  LockConfigError,
+  LockDeadlockError,
+  LockTimeoutError,
+  LockUnavailableError,
+} from './errors.js';
 import type { LockEmitter } from './events.js';
 import { type Lease, type LeaseGrant, validUntil } from './lease.js';
 import type { HeldLock } from './lock.js';
@@ -267,7 +272,10 @@ export class WaitQueue implements LineOwner<LockRequest> {
         await this.#waitBehind(outcome.remaining, options.ttl, backoff);
       } else if (outcome.kind === 'conflict') {
         if (this.#line.first !== undefined) {
-          this.#line.refuse(this.#line.first, limitError(this.name.key, options.access, outcome.access));
+          this.#line.refuse(
+            this.#line.first,
+            limitError(this.name.key, options.access, outcome.access),
+          );
         }
       } else if (outcome.kind === 'unavailable' && !this.#hasWaited(this.#line.first)) {
         // It's told at once that there's nobody to ask.

@@ -149,7 +149,9 @@ export function keyFromArguments(source: unknown): ArgumentsKey {
     return (args) => checkedKey((source as (...args: readonly unknown[]) => unknown)(...args));
   }
   if (Array.isArray(source)) {
-    const parts = listed(source).map((part) => keyFromArguments(part) as (args: readonly unknown[]) => string);
+    const parts = listed(source).map(
+      (part) => keyFromArguments(part) as (args: readonly unknown[]) => string,
+    );
     return (args) => parts.map((part) => part(args));
   }
   const template = templateOf(source, '@DistributedLock');
@@ -185,7 +187,9 @@ export function keyFromContext(source: unknown): ContextKey {
       checkedKey(await (source as (context: ExecutionContext) => unknown)(context));
   }
   if (Array.isArray(source)) {
-    const parts = listed(source).map((part) => keyFromContext(part) as (context: ExecutionContext) => Promise<string>);
+    const parts = listed(source).map(
+      (part) => keyFromContext(part) as (context: ExecutionContext) => Promise<string>,
+    );
     return (context) => Promise.all(parts.map((part) => part(context)));
   }
   const template = templateOf(source, '@LockKey', requestPath);

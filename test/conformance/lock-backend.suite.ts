@@ -21,7 +21,6 @@ import type { ForcedBy } from '../../lib/core/errors.js';
 import { KeyPattern } from '../../lib/core/key-pattern.js';
 import { LockName } from '../../lib/core/lock-name.js';
 import { eventually } from '../support/eventually.js';
-import { describeAccess } from './lock-access.suite.js';
 
 /** Where the backends of one test keep their locks. */
 export interface BackendStore {
@@ -43,6 +42,15 @@ export interface BackendStore {
 export interface BackendTraits {
   /** Whether the store knows at once that a process which waited is gone; where not, it costs the claim window. */
   readonly knowsWhoListens: boolean;
+}
+
+/** Three processes on one store, fresh for each test. */
+export interface Parties {
+  readonly a: Party;
+  readonly b: Party;
+  readonly c: Party;
+  readonly store: BackendStore;
+  newName(): LockName;
 }
 
 export const TTL = 10_000;
@@ -149,7 +157,9 @@ export class Party {
 export function describeLockBackend(
   title: string,
   openStore: () => Promise<BackendStore>,
-  { knowsWhoListens }: BackendTraits = { knowsWhoListens: true },
+  { knowsWhoListens }: BackendTraits,
+  /** Further parts of the table. */
+  describeMore: (parties: () => Parties) => void,
 ): void {
   describe(`LockBackend: ${title}`, () => {
     let store: BackendStore;
@@ -184,7 +194,7 @@ export function describeLockBackend(
       expect(endless).toEqual([]);
     });
 
-    describeAccess(() => ({ a, b, c, newName, store }));
+    describeMore(() => ({ a, b, c, newName, store }));
 
     describe('acquire', () => {
       it('grants a free key', async () => {
@@ -755,7 +765,9 @@ export function describeLockBackend(
         const first = await b.wait(name);
         const second = await c.wait(name);
         expect(await b.backend.cancel(first)).toEqual({ kind: 'cancelled' });
-        expect((await a.state(name)).pending).toMatchObject([{ sequence: second.sequence }]);
+        expect((await a.state(name)).pending).toEqual([
+          { sequence: second.sequence, access: 'exclusive' },
+        ]);
         await a.release(held);
         expect(await c.ask(name, { token: second.token })).toMatchObject({ kind: 'granted' });
         expect(b.woken).toEqual([]);
@@ -797,7 +809,9 @@ export function describeLockBackend(
         for (const token of [randomUUID(), elsewhere.token, randomUUID()]) {
           expect(await c.backend.cancel({ name, token })).toEqual({ kind: 'cancelled' });
         }
-        expect((await a.state(name)).pending).toMatchObject([{ sequence: waiter.sequence }]);
+        expect((await a.state(name)).pending).toEqual([
+          { sequence: waiter.sequence, access: 'exclusive' },
+        ]);
         expect(await a.backend.extend([held, elsewhere])).toMatchObject([
           { kind: 'extended' },
           { kind: 'extended' },
@@ -833,15 +847,15 @@ export function describeLockBackend(
             application: 'conformance',
             label: undefined,
             kept: false,
+            access: 'exclusive',
           },
         ]);
         expect(holders[0]?.since.getTime()).toBeGreaterThanOrEqual(before - 1);
         expect(holders[0]?.since.getTime()).toBeLessThanOrEqual(Date.now() + 1);
         expect(holders[0]?.remaining).toBeGreaterThan(4_000);
         expect(holders[0]?.remaining).toBeLessThanOrEqual(5_000);
-        expect(pending).toEqual(
-          waiters.map(({ sequence }) => ({ access: 'exclusive', sequence })),
-        );
+        const access = 'exclusive';
+        expect(pending).toEqual(waiters.map(({ sequence }) => ({ sequence, access })));
       });
 
       it.each(['import of customers', '"channel":"x"', 'two\nlines\u2028and more', '}', '名前 🔒', '\ud800'])(

@@ -57,7 +57,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
 
     /** Resolves when so many processes stand in the queue of the key. */
     function pending(count: number): Promise<unknown> {
-      return eventually(async () => (await locker.query(key)).pending.length === count, {
+      return eventually(async () => (await locker.inspect(key)).pending.length === count, {
         message: `${count} processes wait`,
       });
     }
@@ -140,9 +140,9 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
 
       it("doesn't starve writers by a stream of readers, nor readers by writers", async () => {
         const turns = { readers: 0, writers: 0 };
-        let done = false;
+        const stop = new AbortController();
         const readers = [locker, other, locker, other].map(async (one) => {
-          while (!done) {
+          while (!stop.signal.aborted) {
             await one.using(key, { mode: 'shared' }, () => new Promise((r) => setTimeout(r, 3)));
             turns.readers += 1;
           }
@@ -157,7 +157,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           }
         });
         await Promise.all(writers);
-        done = true;
+        stop.abort();
         await Promise.all(readers);
         expect(turns.writers).toBe(40);
         expect(turns.readers).toBeGreaterThan(20);
@@ -172,7 +172,9 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         await pending(2);
         controller.abort(new Error('changed my mind'));
         await writer;
-        await (await later).release();
+        const entered = await later;
+        expect(reader.isHeld && entered.isHeld).toBe(true);
+        await entered.release();
         await reader.release();
       });
 
@@ -209,11 +211,14 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         );
         expect(section.total).toBe(40);
         expect(section.most).toBeLessThanOrEqual(limit);
-        if (limit > 1) expect(section.most).toBeGreaterThan(1);
+        expect(section.most).toBeGreaterThanOrEqual(Math.min(limit, 2));
       });
 
       it('gives places in the order in which they were asked for, also within a process', async () => {
-        const held = [await locker.acquire(key, { limit: 2 }), await other.acquire(key, { limit: 2 })];
+        const held = [
+          await locker.acquire(key, { limit: 2 }),
+          await other.acquire(key, { limit: 2 }),
+        ];
         const order: number[] = [];
         const waiting: Promise<unknown>[] = [];
         for (const [index, one] of [locker, locker, other, locker].entries()) {
@@ -274,7 +279,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           await locker.using(key, options, (outer) =>
             locker.using(key, options, async (inner) => {
               expect(inner.fencingToken).toBe(outer.fencingToken);
-              expect((await other.query(key)).held).toHaveLength(1);
+              expect((await other.inspect(key)).held).toHaveLength(1);
             }),
           );
         }
@@ -373,7 +378,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         const before = await locker.acquire(more);
         await before.release();
         const lock = await locker.acquire([key, more, key]);
-        expect(lock.keys).toEqual([key, more].sort());
+        expect(lock.keys).toEqual([key, more].toSorted());
         expect(lock.fencingToken).toBeGreaterThan(before.fencingToken);
         expect([...lock.fencingTokens.values()]).toEqual([lock.fencingToken, lock.fencingToken]);
         expect(lock).toMatchObject({ isHeld: true, state: 'held' });
@@ -381,7 +386,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         await lock.extend();
         expect(await lock.release()).toBe('released');
         for (const one of [key, more]) await (await other.acquire(one)).release();
-        expect(() => lock.assertHeld()).toThrow();
+        expect(() => lock.assertHeld()).toThrow(/no longer held/);
       });
 
       it('of which one is held by another: none is taken', async () => {
@@ -407,13 +412,13 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
       it('that had to be waited for have one fencing token as well, larger than all before', async () => {
         const held = await other.acquire(more);
         const lock = locker.acquire([key, more]);
-        await eventually(async () => (await other.query(more)).pending.length === 1);
+        await eventually(async () => (await other.inspect(more)).pending.length === 1);
         await held.release();
         const got = await lock;
         expect(new Set(got.fencingTokens.values()).size).toBe(1);
         expect(got.fencingToken).toBeGreaterThan(held.fencingToken);
         for (const one of [key, more]) {
-          expect((await other.query(one)).held).toMatchObject([{ fencingToken: got.fencingToken }]);
+          expect((await other.inspect(one)).held).toMatchObject([{ fencingToken: got.fencingToken }]);
         }
         await got.release();
         const next = await other.acquire(key);
@@ -461,6 +466,9 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           await locker.using(key, async (inner) => {
             expect(inner.fencingToken).toBe(lock.fencingToken);
           });
+          // Tokens are times; in memory they're of whole milliseconds.
+          const taken = Date.now();
+          await eventually(() => Date.now() > taken + 1);
           await locker.using([more, newKey()], async (inner) => {
             expect(inner.isHeld).toBe(true);
             expect(inner.fencingTokens.get(more)).toBe(lock.fencingToken);
@@ -499,30 +507,35 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         });
       }
 
-      it.each([2, 3, 5])('%i in a circle: the youngest is refused at once, the others go on', async (size) => {
-        const ring = Array.from({ length: size }, newKey);
-        let start!: () => void;
-        const go = new Promise<void>((resolve) => (start = resolve));
-        const since = performance.now();
-        const chains = ring.map((from, i) => {
-          return chain(locker, [from, ring[(i + 1) % size] as string], go);
-        });
-        await eventually(async () => {
-          const states = await Promise.all(ring.map((one) => other.query(one)));
-          return states.every(({ held }) => held.length === 1);
-        });
-        start();
-        const outcomes = await Promise.allSettled(chains);
-        const refused = outcomes.flatMap((o) => (o.status === 'rejected' ? [o.reason as unknown] : []));
-        expect(refused).toHaveLength(1);
-        const [error] = refused;
-        expect(error).toBeInstanceOf(LockDeadlockError);
-        const { circle, message } = error as LockDeadlockError;
-        expect([...new Set(circle)].sort()).toEqual([...ring].sort());
-        expect(circle[0]).toBe(circle.at(-1));
-        for (const one of ring) expect(message).toContain(one);
-        expect(performance.now() - since).toBeLessThan(8_000);
-      });
+      it.each([2, 3, 5])(
+        '%i in a circle: the youngest is refused at once, the others go on',
+        async (size) => {
+          const ring = Array.from({ length: size }, newKey);
+          let start!: () => void;
+          const go = new Promise<void>((resolve) => (start = resolve));
+          const since = performance.now();
+          const chains = ring.map((from, i) => {
+            return chain(locker, [from, ring[(i + 1) % size] as string], go);
+          });
+          await eventually(async () => {
+            const states = await Promise.all(ring.map((one) => other.inspect(one)));
+            return states.every(({ held }) => held.length === 1);
+          });
+          start();
+          const outcomes = await Promise.allSettled(chains);
+          const refused = outcomes.flatMap((o) =>
+            o.status === 'rejected' ? [o.reason as unknown] : [],
+          );
+          expect(refused).toHaveLength(1);
+          const [error] = refused;
+          expect(error).toBeInstanceOf(LockDeadlockError);
+          const { circle, message } = error as LockDeadlockError;
+          expect([...new Set(circle)].toSorted()).toEqual([...ring].toSorted());
+          expect(circle[0]).toBe(circle.at(-1));
+          for (const one of ring) expect(message).toContain(one);
+          expect(performance.now() - since).toBeLessThan(8_000);
+        },
+      );
 
       it('a reader and a writer in a circle: one is refused', async () => {
         const more = newKey();
@@ -536,8 +549,8 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           await go;
           return locker.using(key, async () => 'written');
         });
-        await eventually(async () => (await other.query(more)).held.length === 1);
-        await eventually(async () => (await other.query(key)).held.length === 1);
+        await eventually(async () => (await other.inspect(more)).held.length === 1);
+        await eventually(async () => (await other.inspect(key)).held.length === 1);
         start();
         const outcomes = await Promise.allSettled([reads, writes]);
         expect(outcomes.filter(({ status }) => status === 'rejected')).toHaveLength(1);
@@ -548,9 +561,13 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         let start!: () => void;
         const go = new Promise<void>((resolve) => (start = resolve));
         // All in one order, and one that holds what others wait for, while it waits for somebody else.
-        const chains = [chain(locker, [a, b], go), chain(locker, [b, c], go), chain(locker, [c], go)];
+        const chains = [
+          chain(locker, [a, b], go),
+          chain(locker, [b, c], go),
+          chain(locker, [c], go),
+        ];
         await eventually(async () => {
-          const states = await Promise.all([a, b, c].map((one) => other.query(one)));
+          const states = await Promise.all([a, b, c].map((one) => other.inspect(one)));
           return states.every(({ held }) => held.length === 1);
         });
         start();
@@ -571,8 +588,8 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           await go;
           return locker.using(key, limit, async () => 'two');
         });
-        await eventually(async () => (await other.query(more)).held.length === 1);
-        await eventually(async () => (await other.query(key)).held.length === 2);
+        await eventually(async () => (await other.inspect(more)).held.length === 1);
+        await eventually(async () => (await other.inspect(key)).held.length === 2);
         start();
         await pending(1);
         await free.release();

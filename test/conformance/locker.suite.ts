@@ -1194,6 +1194,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
             pid: process.pid,
             application: 'shop',
             kept: false,
+            access: 'exclusive',
           },
         ]);
         expect(held[0]?.since.getTime()).toBeGreaterThanOrEqual(before - 1);

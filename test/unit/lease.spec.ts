@@ -157,7 +157,12 @@ describe('Lease', () => {
           sentAt: clock.now(),
           othersSince: Number.POSITIVE_INFINITY,
           ttl: TTL,
-          hold: { renew: true, maxHold: Number.POSITIVE_INFINITY, holdAtLeast: 0, access: 'exclusive' },
+          hold: {
+            renew: true,
+            maxHold: Number.POSITIVE_INFINITY,
+            holdAtLeast: 0,
+            access: 'exclusive',
+          },
         },
         clock,
         () => order.push('clean-up'),

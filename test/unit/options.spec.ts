@@ -367,6 +367,7 @@ describe('options', () => {
     expect(resolveLockerOptions({ connection: 'memory' })).toEqual({
       connection: 'memory',
       defaults: {
+        access: 'exclusive',
         ttl: 10_000,
         waitTimeout: 10_000,
         onBusy: 'wait',

@@ -1149,7 +1149,7 @@ describe('WaitQueue: local hand-over', () => {
         await backend.queries.answer({ kind: 'found', state: { key: 'k', held: [], pending: [] } });
         return (await state).pending;
       };
-      expect(await pending()).toMatchObject([{ sequence: undefined }]);
+      expect(await pending()).toEqual([{ sequence: undefined, access: 'exclusive' }]);
       await release(first);
       expect(await pending()).toEqual([]);
       await release(second.lock);

@@ -101,11 +101,9 @@ const ACQUIRE_ALL = new Script<
   | [nowMicros: string, 'late']
   | [nowMicros: string, 'conflict', index: number, access: Access]
 >(acquireAllScript);
-const EXTEND = new Script<
-  readonly string[],
-  readonly [ttl: number, tokens: string],
-  ExtendReply
->(extendScript);
+const EXTEND = new Script<readonly string[], readonly [ttl: number, tokens: string], ExtendReply>(
+  extendScript,
+);
 const PROLONG = new Script<
   readonly string[],
   readonly [ttl: number, ...tokens: string[]],
@@ -516,10 +514,11 @@ function holdersOf(record: string, sharers: readonly string[], now: number): Hol
   const match = /^([hks]) (\d+) (\d+) (\S+) (.*)$/s.exec(record);
   if (match === null) return [];
   const [, state, fence, until, token, holder] = match as unknown as string[];
-  if (state !== 's') return readHolder(`${state} ${fence} ${holder}`, Number(until) - now, 'exclusive');
-  return pairsOf(sharers).flatMap(([ends, info]) =>
-    readHolder(info, Number(ends) - now, token as Access),
-  );
+  if (state !== 's')
+    return readHolder(`${state} ${fence} ${holder}`, Number(until) - now, 'exclusive');
+  return pairsOf(sharers)
+    .flatMap(([ends, info]) => readHolder(info, Number(ends) - now, token as Access))
+    .toSorted((a, b) => a.fencingToken - b.fencingToken);
 }
 
 /** Reads '<h|k> <fence> <holder>'. */
