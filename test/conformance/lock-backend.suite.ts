@@ -17,9 +17,9 @@ import {
   type LockState,
   type ReleaseOutcome,
 } from '../../lib/core/backend/lock-backend.js';
-import type { ForcedBy } from '../../lib/core/errors.js';
 import { KeyPattern } from '../../lib/core/key-pattern.js';
 import { LockName } from '../../lib/core/lock-name.js';
+import type { Forced } from '../../lib/core/wake-up.js';
 import { eventually } from '../support/eventually.js';
 
 /** Where the backends of one test keep their locks. */
@@ -66,14 +66,14 @@ export class Party {
   /** Owners of the held keys that somebody else began to wait for. */
   readonly toldOfOthers: string[] = [];
   /** Which of its leases were released by force, and by whom. */
-  readonly toldOfForce: { token: string; by: ForcedBy }[] = [];
+  readonly toldOfForce: Omit<Forced, 'kind'>[] = [];
   readonly toldWhen: { token: string | undefined; within: number }[] = [];
 
   constructor(readonly backend: LockBackend) {
     backend.wakeUp.onWake((message) => {
       if (message.kind === 'othersWait') this.toldOfOthers.push(message.owner);
       else if (message.kind === 'forced')
-        this.toldOfForce.push({ token: message.token, by: message.by });
+        this.toldOfForce.push({ token: message.token, owner: message.owner, by: message.by });
       else if (message.kind === 'listening') this.woken.push(undefined);
       else if (message.within === 0) this.woken.push(message.token);
       else this.toldWhen.push({ token: message.token, within: message.within });
@@ -897,7 +897,7 @@ export function describeLockBackend(
         expect(holders).toMatchObject([{ label: 'import', fencingToken: held.fencingToken }]);
         await eventually(() => a.toldOfForce.length > 0, { message: 'the holder is told' });
         expect(a.toldOfForce).toEqual([
-          { token: held.token, by: { ...by, reason: 'it\'s "stuck"\n' } },
+          { token: held.token, owner: name.owner, by: { ...by, reason: 'it\'s "stuck"\n' } },
         ]);
         expect(await c.state(name)).toEqual({ key: name.key, held: [], pending: [] });
         expect(await a.backend.extend([held])).toEqual([{ kind: 'taken' }]);

@@ -87,6 +87,35 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
       );
     }
 
+    describe('forceRelease', () => {
+      it('takes a shared key from every reader, and several keys of one lock each by itself', async () => {
+        const readers = [
+          await locker.acquire(key, { mode: 'shared' }),
+          await other.acquire(key, { mode: 'shared', label: 'export' }),
+        ];
+        const writer = other.acquire(key);
+        await pending(1);
+        const outcome = await locker.forceRelease(key);
+        expect(outcome).toMatchObject({
+          kind: 'released',
+          held: readers.map(({ fencingToken }) => ({ fencingToken, access: 'shared' })),
+        });
+        await (await writer).release();
+        for (const { signal } of readers) await eventually(() => signal.aborted);
+
+        const [one, two] = [newKey(), newKey()];
+        const joint = await locker.acquire([one, two]);
+        const waits = other.acquire(two);
+        await eventually(async () => (await other.inspect(two)).pending.length === 1);
+        await other.forceRelease(two, { reason: 'stuck' });
+        await eventually(() => joint.signal.aborted);
+        expect(joint.signal.reason).toMatchObject({ key: two, reason: 'forced' });
+        expect(await joint.release()).toBe('lost');
+        await (await waits).release();
+        expect((await other.inspect(one)).held).toEqual([]);
+      });
+    });
+
     describe("mode: 'shared'", () => {
       it('lets readers of all processes in together, and no writer with them', async () => {
         const readers = await Promise.all(

@@ -379,7 +379,8 @@ describe('Locker', () => {
   describe('a lease that somebody releases by force', () => {
     const by = { host: 'h', pid: 1, application: undefined, reason: 'stuck' };
     const lastToken = () => backend.tryAcquires.made.at(-1)?.token as string;
-    const forced = (token: string) => backend.wakeUp.tell({ kind: 'forced', token, by });
+    const forced = (token: string) => 
+      backend.wakeUp.tell({ kind: 'forced', token, owner: 'lock:{k}', by });
 
     it('is lost, without a command: the server has nothing more of it', async () => {
       const lock = await take();
