@@ -54,6 +54,15 @@ export class LockName {
     return new LockName(key, `${prefix}:{${escape(key)}}`);
   }
 
+  /** The name whose `owner` this is, whatever its prefix. */
+  static ofAnyOwner(owner: string): LockName {
+    const start = owner.indexOf(':{') + 2;
+    const key = owner
+      .slice(start, -1)
+      .replace(/%(25|7B|7D)/g, (_, code) => (code === '25' ? '%' : code === '7B' ? '{' : '}'));
+    return new LockName(key, owner);
+  }
+
   /**
    * Each of several once, in the order in which everybody takes them.
    * @throws LockKeyError for an empty list, or where one of them can't name a lock.
@@ -73,6 +82,11 @@ export class LockName {
   /** Who waits, in order: a sorted set of tokens by sequence. */
   get queue(): string {
     return `${this.owner}:q`;
+  }
+
+  /** What its holder waits for, where that has lasted for long: a string with an expiry. */
+  get blocked(): string {
+    return `${this.owner}:b`;
   }
 
   /** What is known of each waiter: a hash from token to how long it lives and how to wake it. */

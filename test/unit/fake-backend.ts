@@ -12,11 +12,14 @@ import type {
   DowngradeRequest,
   ExtendOutcome,
   HeldToken,
+  HolderOutcome,
   LockBackend,
+  MarkBlockedOutcome,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
   Unavailable,
+  UnmarkBlockedOutcome,
 } from '../../lib/core/backend/lock-backend.js';
 import type { LockName } from '../../lib/core/lock-name.js';
 import type { WakeListener, WakeUp } from '../../lib/core/wake-up.js';
@@ -54,6 +57,18 @@ export class FakeBackend implements LockBackend {
 
   downgrade(request: DowngradeRequest): Promise<DowngradeOutcome> {
     return this.downgrades.call(request);
+  }
+
+  async markBlocked(): Promise<MarkBlockedOutcome> {
+    return { kind: 'taken' };
+  }
+
+  async unmarkBlocked(): Promise<UnmarkBlockedOutcome> {
+    return { kind: 'unmarked' };
+  }
+
+  async holderOf(): Promise<HolderOutcome> {
+    return { kind: 'none' };
   }
 
   extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {

@@ -336,6 +336,51 @@ return {now_us, 'busy', remaining, sequence}
 } as const;
 
 
+/** blocked.lua */
+export const blockedScript = {
+  name: 'blocked',
+  numberOfKeys: 2,
+  sha1: 'ef3feb0fb0a62e7aee3c83755a6bb25cfd4038c8',
+  source: `local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+look_at_clock()
+local state, _, ends, token = read(redis.call('GET', KEYS[1]) or '')
+if state ~= 'h' or ends <= now then return {} end
+local by, mark, since, other = string.match(redis.call('GET', KEYS[2]) or '', '^(%S+) (%S+) (%d+) (.+)$')
+if by ~= token then return {token} end
+return {token, mark, since, other}
+`,
+} as const;
+
+
 /** cancel.lua */
 export const cancelScript = {
   name: 'cancel',
@@ -814,6 +859,51 @@ return 1
 } as const;
 
 
+/** mark-blocked.lua */
+export const markBlockedScript = {
+  name: 'mark-blocked',
+  numberOfKeys: 2,
+  sha1: 'deca6a2b4450192079e493b29f6941ac20b6a5e7',
+  source: `local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+look_at_clock()
+local state, _, ends, token = read(redis.call('GET', KEYS[1]) or '')
+if state ~= 'h' or token ~= ARGV[1] or ends <= now then return 0 end
+local since = ARGV[3] ~= '' and ARGV[3] or now_us
+redis.call('SET', KEYS[2], table.concat({token, ARGV[2], since, ARGV[4]}, ' '), 'PX', ARGV[5])
+return since
+`,
+} as const;
+
+
 /** prolong.lua */
 export const prolongScript = {
   name: 'prolong',
@@ -1260,5 +1350,16 @@ if alive_for then
   sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
 end
 return {now_us, 'busy', ends - now, sequence}
+`,
+} as const;
+
+
+/** unmark-blocked.lua */
+export const unmarkBlockedScript = {
+  name: 'unmark-blocked',
+  numberOfKeys: 1,
+  sha1: '8b20fa34da22fcf67c9f45dc1c20527d0b534c63',
+  source: `if string.match(redis.call('GET', KEYS[1]) or '', '^%S+ (%S+) ') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
 `,
 } as const;
