@@ -32,7 +32,12 @@ export { RedisLockInterceptor } from './nest/redis-lock.interceptor.js';
 
 // The locks themselves, also without Nest
 export { Locker } from './core/locker.js';
-export type { AcquireOptions, ForceReleased, TryAcquireOptions, UsingOptions } from './core/locker.js';
+export type {
+  AcquireOptions,
+  ForceReleased,
+  TryAcquireOptions,
+  UsingOptions,
+} from './core/locker.js';
 export type { Duration } from './core/duration.js';
 export type { HolderState, LockState, WaiterState } from './core/backend/lock-backend.js';
 export type { Access } from './core/access.js';

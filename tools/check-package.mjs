@@ -91,7 +91,13 @@ function checkFiles(files) {
   const [esm, cjs] = formats.map((list) => list.toSorted().join('\n'));
   if (esm !== cjs) throw new PackageProblem('dist/esm and dist/cjs do not hold the same files');
 
-  const required = ['README.md', 'LICENSE', 'CHANGELOG.md', ...entryFiles(manifest.exports), ...entryFiles(manifest.bin)];
+  const required = [
+    'README.md',
+    'LICENSE',
+    'CHANGELOG.md',
+    ...entryFiles(manifest.exports),
+    ...entryFiles(manifest.bin),
+  ];
   const missing = required.filter((file) => !files.includes(file));
   if (missing.length > 0) throw new PackageProblem(`is missing in it: ${missing.join(', ')}`);
 }

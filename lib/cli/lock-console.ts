@@ -166,7 +166,9 @@ export class LockConsole {
     const rows = Math.max(2, (stdout.rows || 24) - 3);
     const hidden = lines.length - rows;
     const shown = hidden > 0 ? [...lines.slice(0, rows), `… and ${hidden} more`] : lines;
-    const frame = [cut(`${head}, Ctrl-C ends`, this.#room), ...shown].map((line) => `${line}${CLEAR_LINE_END}\n`);
+    const frame = [cut(`${head}, Ctrl-C ends`, this.#room), ...shown].map(
+      (line) => `${line}${CLEAR_LINE_END}\n`,
+    );
     stdout.write(`${first ? CLEAR : HOME}${frame.join('')}${CLEAR_BELOW}`);
   }
 
@@ -191,7 +193,8 @@ export class LockConsole {
 
   #nothing(pattern: string | undefined): string {
     const which = pattern === undefined ? 'No lock' : `No lock like ${quoted(pattern)}`;
-    const prefix = this.#line.prefix === undefined ? '' : ` under the prefix ${quoted(this.#line.prefix)}`;
+    const prefix =
+      this.#line.prefix === undefined ? '' : ` under the prefix ${quoted(this.#line.prefix)}`;
     return `${which} is held or waited for${prefix}.`;
   }
 

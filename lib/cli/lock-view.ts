@@ -39,7 +39,9 @@ export function listing(states: readonly LockState[], now: number, room: number)
 export function details({ key, held, pending }: LockState, now: number): string[] {
   return [
     visible(key),
-    ...(held.length === 0 ? ['  held by        nobody'] : held.flatMap((each) => factsOf(each, now))),
+    ...(held.length === 0
+      ? ['  held by        nobody']
+      : held.flatMap((each) => factsOf(each, now))),
     `  waiting        ${pending.length === 0 ? 'nobody' : processes(pending.length)}`,
     ...pending.map(({ access, sequence }, index) => {
       const place = sequence === undefined ? 'behind the holder, in its process' : `at ${sequence}`;

@@ -144,7 +144,8 @@ export class LockLostError extends LockError {
   readonly by: ForcedBy | undefined;
 
   constructor(key: string, reason: LostReason, fencingToken: number, by?: ForcedBy) {
-    super(`The lock ${quote(key)} is no longer held. ${LOST_REMEDY[reason]}`, key);
+    const who = by === undefined ? '' : ` It was ${described(by)}.`;
+    super(`The lock ${quote(key)} is no longer held. ${LOST_REMEDY[reason]}${who}`, key);
     this.reason = reason;
     this.fencingToken = fencingToken;
     this.by = by;
@@ -204,6 +205,12 @@ export class LockConfigError extends LockError {
     this.option = option;
     this.value = value;
   }
+}
+
+function described({ host, pid, application, reason }: ForcedBy): string {
+  const process = `process ${pid} on ${quote(host)}`;
+  const named = application === undefined ? process : `${quote(application)}, ${process}`;
+  return reason === undefined ? named : `${named}: ${JSON.stringify(reason)}`;
 }
 
 /** A key as it reads in a message: quoted, control characters escaped, and short, since keys may come from requests. */

@@ -49,6 +49,8 @@ export class Lease implements AgendaEntry {
   sentAt: number;
   /** Monotonic time up to which the key is ours. */
   deadline: number;
+  /** Whether it was told to others that its holder waits: then it isn't passed on, since that would be told of the next. */
+  noted = false;
   /** How many locks stand on it now. */
   locks = 0;
 

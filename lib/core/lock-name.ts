@@ -73,6 +73,11 @@ export class LockName {
     return escape(part);
   }
 
+  /** The name whose `owner` this is, whatever its prefix. */
+  static ofAnyOwner(owner: string): LockName {
+    return new LockName(unescape(owner.slice(owner.indexOf(':{') + 2, -1)), owner);
+  }
+
   /**
    * Each of several once, in the order in which everybody takes them.
    * @throws LockKeyError for an empty list, or where one of them can't name a lock.
@@ -92,6 +97,11 @@ export class LockName {
   /** Who waits, in order: a sorted set of tokens by sequence. */
   get queue(): string {
     return `${this.owner}:q`;
+  }
+
+  /** What its holder waits for, where that has lasted for long: a string with an expiry. */
+  get blocked(): string {
+    return `${this.owner}:b`;
   }
 
   /** What is known of each waiter: a hash from token to how long it lives and how to wake it. */

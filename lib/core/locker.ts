@@ -12,6 +12,7 @@ import type {
 import { heldByCall, heldByCallOn, locksHeldByCall, runHolding } from './call-chain.js';
 import { CleanUp } from './clean-up.js';
 import { type Clock, systemClock, type Timer } from './clock.js';
+import { DeadlockWatch } from './deadlock-watch.js';
 import {
   type ForcedBy,
   LockBusyError,
@@ -96,6 +97,7 @@ export class Locker {
   readonly #leases = new Map<string, Lease>();
   /** What of it is shared with others. */
   readonly #sharers = new Map<string, Set<Lease>>();
+  readonly #watch: DeadlockWatch | undefined;
   readonly #context: WaitQueueContext;
   readonly #keeper: LockKeeper;
   /** Where locks are entered again, so that those who wait there can be told when the lease is lost, or when we close. */
@@ -134,6 +136,9 @@ export class Locker {
     this.#cleanUp = new CleanUp(this.#backend, this.#clock, random);
     this.#renewal = new Renewal(this.#backend, this.#clock, random, this.#events);
     this.#deadlines = new Agenda(this.#clock, true, () => this.#timeOut());
+    if (this.#options.detectDeadlocks) {
+      this.#watch = new DeadlockWatch(this.#backend, this.#clock, commandTimeout);
+    }
     const stands = new Map<string, WaitQueue>();
     this.#context = {
       backend: this.#backend,
@@ -142,7 +147,9 @@ export class Locker {
       events: this.#events,
       cleanUp: this.#cleanUp,
       deadlines: this.#deadlines,
-      waits: new WaitGraph((name, access) => this.#blocking(name, access)),
+      waits: this.#options.detectDeadlocks
+        ? new WaitGraph((name, access) => this.#blocking(name, access))
+        : undefined,
       commandTimeout,
       localHandover: this.#options.localHandover,
       backoff: this.#options.backoff,
@@ -552,7 +559,19 @@ export class Locker {
     if (onBusy !== 'wait') return this.#tryOnce(name, request, onBusy);
     // Those who may be inside together needn't wait for each other's answers. Behind others who wait, they queue.
     const alone = request.options.access === 'exclusive' || this.#queues.has(name.owner);
-    return alone ? this.#queueOf(name).enter(request) : this.#tryThenWait(name, request);
+    return alone ? this.#enter(name, request) : this.#tryThenWait(name, request);
+  }
+
+  #enter(name: LockName, request: LockRequest): Promise<HeldLock> {
+    const queue = this.#queueOf(name);
+    if (this.#watch === undefined || request.holding.length === 0) return queue.enter(request);
+    const end = this.#watch.watch(name, request, (error) => {
+      queue.refuse(
+        (one) => one === request,
+        () => error,
+      );
+    });
+    return queue.enter(request).finally(end);
   }
 
   async #tryThenWait(name: LockName, request: LockRequest): Promise<HeldLock> {
@@ -562,7 +581,7 @@ export class Locker {
       await lock.release();
       throw signal.reason;
     }
-    return lock ?? this.#queueOf(name).enter(request);
+    return lock ?? this.#enter(name, request);
   }
 
   /** Several keys: those that are held by the call already, then the others, all at once or one after the other. */

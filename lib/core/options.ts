@@ -96,6 +96,12 @@ export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
    */
   localHandover?: boolean;
   /**
+   * Whether a caller that waits while it holds other locks is refused, with {@link LockDeadlockError}, when the wait closes a
+   * circle: at once within this process; across processes after a second. Both are sound: nobody is refused who could go on.
+   * @default true
+   */
+  detectDeadlocks?: boolean;
+  /**
    * How a waiter learns that the key may be had: by a message (`'publish'`), or by looking again and again (`'poll'`),
    * for proxies and permissions that don't let messages through.
    * @default 'publish'
@@ -157,6 +163,7 @@ export interface ResolvedLockerOptions {
   readonly requireConnection: boolean;
   readonly drainTimeout: number;
   readonly localHandover: boolean;
+  readonly detectDeadlocks: boolean;
   readonly wakeUp: 'publish' | 'poll';
   readonly backoff: ResolvedBackoff;
   readonly application: string | undefined;
@@ -215,6 +222,7 @@ const LOCKER_OPTION_CHECKS = {
   requireConnection: boolean,
   drainTimeout: (option: string, value: unknown) => duration(option, value, 1),
   localHandover: boolean,
+  detectDeadlocks: boolean,
   wakeUp: (option: string, value: unknown) => oneOf(option, value, ['publish', 'poll']),
   backoff,
   application: (option: string, value: unknown) => text(option, value, 100),
@@ -262,6 +270,7 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     requireConnection,
     drainTimeout,
     localHandover,
+    detectDeadlocks,
     wakeUp,
     backoff: pauses,
     application: name,
@@ -274,6 +283,7 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     requireConnection: (requireConnection as boolean | undefined) ?? false,
     drainTimeout: (drainTimeout as number | undefined) ?? DEFAULT_DRAIN_TIMEOUT,
     localHandover: (localHandover as boolean | undefined) ?? true,
+    detectDeadlocks: (detectDeadlocks as boolean | undefined) ?? true,
     wakeUp: (wakeUp as 'publish' | 'poll' | undefined) ?? 'publish',
     backoff: (pauses as ResolvedBackoff | undefined) ?? DEFAULT_BACKOFF,
     application: name as string | undefined,

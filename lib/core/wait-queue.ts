@@ -206,7 +206,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
   #mayHave(lease: Lease, head: LockRequest): boolean {
     // `held` is more than a third of the ttl to spare: in jeopardy, it's better to ask for a new one.
     if (!this.#fits(lease, head) || lease.state !== 'held' || lease.keepFor > 0) return false;
-    if (lease.passes >= FENCE_RANGE - 1) return false;
+    if (lease.passes >= FENCE_RANGE - 1 || lease.noted) return false;
     const now = this.context.clock.now();
     const others = lease.othersSince;
     if (others === Number.POSITIVE_INFINITY) return now - lease.heldSince < ALONE_BUDGET;
@@ -483,7 +483,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
     if (request.announced) return;
     request.announced = true;
     this.context.events.emit('waiting', () => ({ key: this.name.key, remaining }));
-    const circle = this.context.waits.begins(this.name, request);
+    const circle = this.context.waits?.begins(this.name, request);
     if (circle === undefined) return;
     this.#line.refuse(request, LockDeadlockError.ofCircle(this.name.key, circle));
     this.#onLeft();
@@ -511,7 +511,8 @@ export interface WaitQueueContext {
   readonly events: LockEmitter;
   readonly cleanUp: CleanUp;
   readonly deadlines: Deadlines;
-  readonly waits: WaitGraph;
+  /** None: deadlocks aren't looked for. */
+  readonly waits: WaitGraph | undefined;
   readonly commandTimeout: number;
   readonly localHandover: boolean;
   readonly backoff: ResolvedBackoff;

@@ -37,7 +37,9 @@ export class LockLog {
       );
     });
     locker.on('forced', ({ key, held, by: { reason } }) => {
-      const holders = held.map(({ fencingToken, ...holder }) => `${told(holder)} (fencing token ${fencingToken})`);
+      const holders = held.map(
+        ({ fencingToken, ...holder }) => `${told(holder)} (fencing token ${fencingToken})`,
+      );
       this.#logger.warn(
         `The lock ${JSON.stringify(key)} was released by force from ${holders.join(', ')}${reason === undefined ? '' : `: ${JSON.stringify(reason)}`}.`,
       );

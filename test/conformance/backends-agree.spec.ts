@@ -76,7 +76,7 @@ class Subject {
         pending: pending.map(({ sequence }) => waiterOf.get(sequence as number)),
       };
     }
-    if (step.do === 'force') {
+    if (!('who' in step)) {
       const backend = this.backends[1] as LockBackend;
       const outcome = await backend.forceRelease({ name, reason: undefined });
       if (outcome.kind !== 'forced') return outcome;

@@ -359,6 +359,41 @@ export function describeAccess(parties: () => Parties): void {
       expect((await b.ask(name, waiter)).kind).toBe('granted');
     });
 
+    it('shows who holds a key alone, and what this holder was noted to wait for', async () => {
+      const { a, b, newName } = parties();
+      const [name, other, unknown] = [newName(), newName(), newName()];
+      const held = await a.take(name);
+      const { token } = held;
+      const look = (at = name) => b.backend.holderOf(at);
+      expect(await look()).toEqual({ kind: 'held', token, blocked: undefined });
+      const note = { name, token, mark: 'm', waitsFor: other, since: undefined, lasts: 60_000 };
+      const marked = await a.backend.markBlocked(note);
+      const { since } = marked as typeof marked & { kind: 'marked' };
+      expect(await a.backend.markBlocked({ ...note, since })).toEqual({ kind: 'marked', since });
+      const found = await look();
+      expect(found).toMatchObject({ kind: 'held', token, blocked: { mark: 'm', since } });
+      const { blocked } = found as typeof found & { kind: 'held' };
+      expect(blocked?.waitsFor).toMatchObject({ key: other.key, owner: other.owner });
+      // Of another wait.
+      await a.backend.unmarkBlocked({ name, mark: 'n' });
+      expect(await look()).toMatchObject({ blocked: { mark: 'm' } });
+      await a.backend.unmarkBlocked({ name, mark: 'm' });
+      expect(await look()).toMatchObject({ blocked: undefined });
+      // What was noted under one holder isn't the next one's.
+      await a.backend.markBlocked(note);
+      await a.release(held);
+      expect(await look()).toEqual({ kind: 'none' });
+      const next = await b.take(name);
+      expect(await look()).toEqual({ kind: 'held', token: next.token, blocked: undefined });
+      expect(await a.backend.markBlocked(note)).toEqual({ kind: 'taken' });
+      await a.backend.unmarkBlocked({ name, mark: 'm' });
+      const shared = await a.take(other, { access: 'shared' });
+      for (const at of [other, unknown]) expect(await look(at)).toEqual({ kind: 'none' });
+      expect(await a.backend.markBlocked({ ...note, name: other, token: shared.token })).toEqual({
+        kind: 'taken',
+      });
+    });
+
     it('one who began to wait before another is ahead of it, though others stood there in its stead', async () => {
       const { a, b, newName } = parties();
       const name = newName();

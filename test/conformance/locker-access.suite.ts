@@ -447,7 +447,9 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         expect(new Set(got.fencingTokens.values()).size).toBe(1);
         expect(got.fencingToken).toBeGreaterThan(held.fencingToken);
         for (const one of [key, more]) {
-          expect((await other.inspect(one)).held).toMatchObject([{ fencingToken: got.fencingToken }]);
+          expect((await other.inspect(one)).held).toMatchObject([
+            { fencingToken: got.fencingToken },
+          ]);
         }
         await got.release();
         const next = await other.acquire(key);
@@ -565,6 +567,103 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           expect(performance.now() - since).toBeLessThan(8_000);
         },
       );
+
+      /** Callers of different processes, each with a key that it holds and one that it asks for once all hold theirs. */
+      async function chainsOf(
+        processes: readonly Locker[],
+        keysOf: readonly (readonly string[])[],
+        waitTimeout = 8_000,
+      ): Promise<PromiseSettledResult<string>[]> {
+        let start!: () => void;
+        const go = new Promise<void>((resolve) => (start = resolve));
+        let holding = 0;
+        const chains = keysOf.map(([from, to], i) => {
+          const one = processes[i % processes.length] as Locker;
+          return one.using(from as string, { ttl: 3_000 }, async () => {
+            holding += 1;
+            await go;
+            return one.using(to as string, { waitTimeout }, async () => `has ${to}`);
+          });
+        });
+        await eventually(() => holding === keysOf.length);
+        start();
+        return Promise.allSettled(chains);
+      }
+
+      it.each([2, 3])(
+        '%i of several processes in a circle: one is refused, soon, the others go on',
+        async (size) => {
+          const names = Array.from({ length: size }, newKey);
+          const since = performance.now();
+          const outcomes = await chainsOf(
+            [locker, other, open()],
+            names.map((from, i) => [from, names[(i + 1) % size] as string]),
+          );
+          expect(performance.now() - since).toBeLessThan(6_000);
+          const refused = outcomes.flatMap((o) =>
+            o.status === 'rejected' ? [o.reason as Error] : [],
+          );
+          expect(refused).toHaveLength(1);
+          expect(refused[0]).toBeInstanceOf(LockDeadlockError);
+          const { circle } = refused[0] as LockDeadlockError;
+          expect([...new Set(circle)].toSorted()).toEqual(names.toSorted());
+          expect(circle[0]).toBe(circle.at(-1));
+        },
+        15_000,
+      );
+
+      it('of several processes in a row: nobody is refused, however long it takes', async () => {
+        const names = Array.from({ length: 3 }, newKey);
+        const free = await open().acquire(names[2] as string);
+        const outcomes = chainsOf([locker, other], [
+          [names[0], names[1]],
+          [names[1], names[2]],
+        ] as string[][]);
+        const since = performance.now();
+        await eventually(() => performance.now() - since > 2_500);
+        await free.release();
+        expect((await outcomes).map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
+      }, 15_000);
+
+      it('of which one has given up, are in no circle any more', async () => {
+        const [a, b] = [newKey(), newKey()];
+        const inner = other.using(b, { ttl: 3_000 }, async () => {
+          const error = await rejection(other.acquire(a, { waitTimeout: 1_500 }));
+          // It goes on for a while, and gives back what it holds.
+          const since = performance.now();
+          await eventually(() => performance.now() - since > 1_500);
+          return error;
+        });
+        const outer = locker.using(a, async () => {
+          await eventually(async () => (await locker.inspect(a)).pending.length === 1);
+          const since = performance.now();
+          // Noted by now, but nobody looks yet.
+          await eventually(() => performance.now() - since > 700);
+          return locker.using(b, { waitTimeout: 8_000 }, async () => 'has b');
+        });
+        expect(await inner).toMatchObject({ code: 'LOCK_TIMEOUT' });
+        expect(await outer).toBe('has b');
+      }, 15_000);
+
+      it("aren't looked for with `detectDeadlocks: false`", async () => {
+        const processes = [open({ detectDeadlocks: false }), open({ detectDeadlocks: false })];
+        for (const group of [processes, processes.slice(0, 1)]) {
+          const [a, b] = [newKey(), newKey()];
+          const outcomes = await chainsOf(
+            group,
+            [
+              [a, b],
+              [b, a],
+            ],
+            2_500,
+          );
+          const codes = outcomes.flatMap((o) =>
+            o.status === 'rejected' ? [(o.reason as { code: string }).code] : [],
+          );
+          expect(codes.length).toBeGreaterThan(0);
+          expect(new Set(codes)).toEqual(new Set(['LOCK_TIMEOUT']));
+        }
+      }, 15_000);
 
       it('a reader and a writer in a circle: one is refused', async () => {
         const more = newKey();

@@ -362,7 +362,9 @@ describe('connections', () => {
     const events: string[] = [];
     locker.on('lost', ({ reason }) => events.push(reason));
     // The clean-up's own reply was cut too: a command that could not be sent at all would prove nothing here.
-    await eventually(async () => (await locker.inspect('held').catch(() => undefined)) !== undefined);
+    await eventually(
+      async () => (await locker.inspect('held').catch(() => undefined)) !== undefined,
+    );
     cut = 1;
     expect(await held.release()).toBe('unconfirmed');
     expect([cut, events]).toEqual([2, []]);

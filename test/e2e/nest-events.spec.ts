@@ -45,7 +45,13 @@ describe('events$', () => {
       { type: 'skipped', key: 'k', remaining: duration },
       { type: 'waiting', key: 'k', remaining: duration },
       { type: 'timedOut', key: 'k', waited: duration },
-      { type: 'refused', key: 'k', code: 'LOCK_TIMEOUT', waited: duration, error: expect.any(Error) },
+      {
+        type: 'refused',
+        key: 'k',
+        code: 'LOCK_TIMEOUT',
+        waited: duration,
+        error: expect.any(Error),
+      },
       { type: 'released', key: 'k', fencingToken, held: duration, kept: 0 },
     ]);
   });
@@ -54,7 +60,9 @@ describe('events$', () => {
     await using admin = await NestApp.start({ locks: inMemory({ application: 'admin' }) });
     await using app = await NestApp.start({});
     const lost = firstValueFrom(app.locks.events$.pipe(filter(({ type }) => type === 'lost')));
-    const forced = firstValueFrom(admin.locks.events$.pipe(filter(({ type }) => type === 'forced')));
+    const forced = firstValueFrom(
+      admin.locks.events$.pipe(filter(({ type }) => type === 'forced')),
+    );
     const { fencingToken } = await app.locks.acquire('forced', { label: 'import' });
     await admin.locks.forceRelease('forced', { reason: 'stuck' });
     const by = { application: 'admin', reason: 'stuck', pid: process.pid };
@@ -101,7 +109,13 @@ describe('events$', () => {
     locks.events$.subscribe(() => {
       throw new Error('mine');
     });
-    locks.events$.pipe(filter(({ type }) => { throw new Error(`filter of ${type}`); })).subscribe();
+    locks.events$
+      .pipe(
+        filter(({ type }) => {
+          throw new Error(`filter of ${type}`);
+        }),
+      )
+      .subscribe();
     const { events } = collect(locks);
     expect(await locks.using('k', () => 'done')).toBe('done');
     expect(typesOf(events)).toEqual(['acquired', 'released']);

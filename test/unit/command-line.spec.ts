@@ -27,9 +27,12 @@ describe('The command line', () => {
   });
 
   it('takes options before and behind the command', () => {
-    expect(
-      read('--json list --prefix shop --cluster --url rediss://u:p@h:1'),
-    ).toMatchObject({ json: true, prefix: 'shop', cluster: true, url: 'rediss://u:p@h:1' });
+    expect(read('--json list --prefix shop --cluster --url rediss://u:p@h:1')).toMatchObject({
+      json: true,
+      prefix: 'shop',
+      cluster: true,
+      url: 'rediss://u:p@h:1',
+    });
   });
 
   it('finds Redis by --url, by REDIS_URL, or on this machine', () => {

@@ -14,12 +14,15 @@ import type {
   ForceOutcome,
   ForceRequest,
   HeldToken,
+  HolderOutcome,
   LockBackend,
+  MarkBlockedOutcome,
   NamesOutcome,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
   Unavailable,
+  UnmarkBlockedOutcome,
 } from '../../lib/core/backend/lock-backend.js';
 import type { KeyPattern } from '../../lib/core/key-pattern.js';
 import type { LockName } from '../../lib/core/lock-name.js';
@@ -63,6 +66,18 @@ export class FakeBackend implements LockBackend {
 
   downgrade(request: DowngradeRequest): Promise<DowngradeOutcome> {
     return this.downgrades.call(request);
+  }
+
+  async markBlocked(): Promise<MarkBlockedOutcome> {
+    return { kind: 'taken' };
+  }
+
+  async unmarkBlocked(): Promise<UnmarkBlockedOutcome> {
+    return { kind: 'unmarked' };
+  }
+
+  async holderOf(): Promise<HolderOutcome> {
+    return { kind: 'none' };
   }
 
   extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {

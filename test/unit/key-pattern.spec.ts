@@ -45,13 +45,16 @@ describe('KeyPattern', () => {
     expect(KeyPattern.of(pattern)).toMatchObject({ exact, head, tail });
   });
 
-  it.each([['', 'empty'], [null, 'null'], [7, 'number'], ['\\', 'backslash'], ['\ud800', 'Unicode']])(
-    'refuses %j and says why',
-    (pattern, why) => {
-      expect(() => KeyPattern.of(pattern as string)).toThrow(LockKeyError);
-      expect(() => KeyPattern.of(pattern as string)).toThrow(why);
-    },
-  );
+  it.each([
+    ['', 'empty'],
+    [null, 'null'],
+    [7, 'number'],
+    ['\\', 'backslash'],
+    ['\ud800', 'Unicode'],
+  ])('refuses %j and says why', (pattern, why) => {
+    expect(() => KeyPattern.of(pattern as string)).toThrow(LockKeyError);
+    expect(() => KeyPattern.of(pattern as string)).toThrow(why);
+  });
 
   it('refuses one that is longer than any key', () => {
     expect(() => KeyPattern.of('é'.repeat(256))).not.toThrow();

@@ -81,12 +81,18 @@ describe('LockName', () => {
     );
   });
 
-  it.each(['lock:{}', 'lock:{a}}', 'lock:{{a}', 'lock:{%}', 'lock:{%7b}', 'lock:{%41}', 'lock:a', '{a}'])(
-    'knows that %j is no owner key of its own making',
-    (owner) => {
-      expect(LockName.ofOwner('lock', owner)).toBeUndefined();
-    },
-  );
+  it.each([
+    'lock:{}',
+    'lock:{a}}',
+    'lock:{{a}',
+    'lock:{%}',
+    'lock:{%7b}',
+    'lock:{%41}',
+    'lock:a',
+    '{a}',
+  ])('knows that %j is no owner key of its own making', (owner) => {
+    expect(LockName.ofOwner('lock', owner)).toBeUndefined();
+  });
 
   it('gives one name three different keys, with the whole key as the hash tag of each', () => {
     fc.assert(

@@ -94,7 +94,9 @@ describe('Locker', () => {
       const release = lock.release();
       await backend.releases.answer({ kind: 'taken' });
       expect(await release).toBe('lost');
-      expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, held: expect.any(Number), reason: 'taken' }]]);
+      expect(events.slice(1)).toEqual([
+        ['lost', { key: 'k', fencingToken: 7, held: expect.any(Number), reason: 'taken' }],
+      ]);
     });
 
     it.each([
@@ -204,7 +206,10 @@ describe('Locker', () => {
       expect(lock.state).toBe('held');
       await clock.advance(1);
       expect([lock.state, first.state, lock.signal.aborted]).toEqual(['lost', 'released', true]);
-      expect(events.at(-1)).toEqual(['lost', { key: 'k', fencingToken: 8, held: expect.any(Number), reason: 'max-hold' }]);
+      expect(events.at(-1)).toEqual([
+        'lost',
+        { key: 'k', fencingToken: 8, held: expect.any(Number), reason: 'max-hold' },
+      ]);
       expect(backend.releases.made).toMatchObject([{ lastFence: 8 }]);
     });
 
@@ -235,7 +240,10 @@ describe('Locker', () => {
       const lock = await second;
       await clock.advance(TTL / 3);
       await backend.extends.answer([{ kind: 'taken' }]);
-      expect(events.at(-1)).toEqual(['lost', { key: 'k', fencingToken: 8, held: expect.any(Number), reason: 'taken' }]);
+      expect(events.at(-1)).toEqual([
+        'lost',
+        { key: 'k', fencingToken: 8, held: expect.any(Number), reason: 'taken' },
+      ]);
       expect(lock.signal.reason).toMatchObject({ fencingToken: 8, reason: 'taken' });
       expect(first.signal.aborted).toBe(false);
     });
@@ -309,7 +317,9 @@ describe('Locker', () => {
         };
         await clock.advance(after);
         expect(order).toEqual(['abort', how]);
-        expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, held: expect.any(Number), reason }]]);
+        expect(events.slice(1)).toEqual([
+          ['lost', { key: 'k', fencingToken: 7, held: expect.any(Number), reason }],
+        ]);
         expect(await lock.release()).toBe('lost');
         expect(order).toHaveLength(2);
       },
@@ -379,7 +389,7 @@ describe('Locker', () => {
   describe('a lease that somebody releases by force', () => {
     const by = { host: 'h', pid: 1, application: undefined, reason: 'stuck' };
     const lastToken = () => backend.tryAcquires.made.at(-1)?.token as string;
-    const forced = (token: string) => 
+    const forced = (token: string) =>
       backend.wakeUp.tell({ kind: 'forced', token, owner: 'lock:{k}', by });
 
     it('is lost, without a command: the server has nothing more of it', async () => {
@@ -441,7 +451,10 @@ describe('Locker', () => {
       const names = Array.from({ length: 150 }, (_, index) => LockName.of('lock', `${index}`));
       await backend.surveys.answer({ kind: 'names', names });
       expect(backend.queries.openCount).toBe(100);
-      backend.queries.auto = ({ key }) => ({ kind: 'found', state: { key, held: [], pending: [] } });
+      backend.queries.auto = ({ key }) => ({
+        kind: 'found',
+        state: { key, held: [], pending: [] },
+      });
       for (let i = 0; i < 100; i += 1) {
         const state = { key: 'any', held: [], pending: [] };
         await backend.queries.answer({ kind: 'found', state });

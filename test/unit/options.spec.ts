@@ -203,6 +203,7 @@ const PER_LOCKER: Record<Exclude<keyof LockerOptions, keyof LockOptions>, Option
   drainTimeout: durationOf(1),
   requireConnection: trueOrFalse,
   localHandover: trueOrFalse,
+  detectDeadlocks: trueOrFalse,
   wakeUp: {
     right: ['publish', 'poll'].map((each) => [each, each]),
     wrong: [...NO_TEXT, ['', "''"], ['Poll', "'Poll'"], ['subscribe', "'subscribe'"]],
@@ -381,6 +382,7 @@ describe('options', () => {
       requireConnection: false,
       drainTimeout: 10_000,
       localHandover: true,
+      detectDeadlocks: true,
       wakeUp: 'publish',
       backoff: { first: 20, longest: 500 },
       application: undefined,

@@ -9,11 +9,16 @@ describe('table', () => {
   const header = ['KEY', 'HELD BY', 'WAITING'];
 
   it('makes columns as wide as what they hold', () => {
-    expect(table(header, [['a', 'shop 1@h', '0'], ['order:42', '2@h', '12']], 80)).toEqual([
-      'KEY       HELD BY   WAITING',
-      'a         shop 1@h  0',
-      'order:42  2@h       12',
-    ]);
+    expect(
+      table(
+        header,
+        [
+          ['a', 'shop 1@h', '0'],
+          ['order:42', '2@h', '12'],
+        ],
+        80,
+      ),
+    ).toEqual(['KEY       HELD BY   WAITING', 'a         shop 1@h  0', 'order:42  2@h       12']);
   });
 
   it('cuts the widest columns first, where there is no room', () => {

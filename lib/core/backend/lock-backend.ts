@@ -43,6 +43,15 @@ export interface LockBackend {
   /** Turns a key that this token holds alone into one that it shares with readers, and lets in those who wait. */
   downgrade(request: DowngradeRequest): Promise<DowngradeOutcome>;
 
+  /** Notes at a key that its holder waits for another key. */
+  markBlocked(request: MarkBlockedRequest): Promise<MarkBlockedOutcome>;
+
+  /** Takes such a note back. */
+  unmarkBlocked(request: UnmarkBlockedRequest): Promise<UnmarkBlockedOutcome>;
+
+  /** Who holds a key alone, and what this holder is known to wait for. */
+  holderOf(name: LockName): Promise<HolderOutcome>;
+
   /** Undoes whatever an acquire with this token has done or left: a grant, a reservation, a place in the queue. */
   cancel(request: CancelRequest): Promise<CancelOutcome>;
 
@@ -188,6 +197,37 @@ export interface DowngradeRequest extends HeldToken {
 
 export type DowngradeOutcome = ReleaseOutcome;
 
+export interface MarkBlockedRequest extends Pick<HeldToken, 'name' | 'token'> {
+  /** Of this wait; random. */
+  readonly mark: string;
+  readonly waitsFor: LockName;
+  /** Server time in µs since when it's noted elsewhere; left out: from now. */
+  readonly since: number | undefined;
+  /** In ms. */
+  readonly lasts: number;
+}
+
+export type MarkBlockedOutcome =
+  { readonly kind: 'marked'; readonly since: number } | { readonly kind: 'taken' } | Unavailable;
+
+export interface UnmarkBlockedRequest {
+  readonly name: LockName;
+  readonly mark: string;
+}
+
+export type UnmarkBlockedOutcome = { readonly kind: 'unmarked' } | Unavailable;
+
+export type HolderOutcome =
+  | {
+      readonly kind: 'held';
+      readonly token: string;
+      readonly blocked:
+        { readonly mark: string; readonly since: number; readonly waitsFor: LockName } | undefined;
+    }
+  /** It's free, or held in another way. */
+  | { readonly kind: 'none' }
+  | Unavailable;
+
 export interface CancelRequest extends Pick<HeldToken, 'name' | 'token'> {
   /** The last fencing token that was used of the lease's range; left out where nobody ever held it. */
   readonly lastFence?: number;
@@ -208,8 +248,7 @@ export type ForceOutcome =
 export type QueryOutcome = { readonly kind: 'found'; readonly state: LockState } | Unavailable;
 
 export type NamesOutcome =
-  | { readonly kind: 'names'; readonly names: readonly LockName[] }
-  | Unavailable;
+  { readonly kind: 'names'; readonly names: readonly LockName[] } | Unavailable;
 
 /** Who holds a key and who waits for it, as {@link Locker.inspect} and {@link Locker.query} tell it. */
 export interface LockState {

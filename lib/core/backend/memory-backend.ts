@@ -19,12 +19,17 @@ import {
   type ForceOutcome,
   type ForceRequest,
   type HeldToken,
+  type HolderOutcome,
   type HolderState,
   type LockBackend,
+  type MarkBlockedOutcome,
+  type MarkBlockedRequest,
   type NamesOutcome,
   type QueryOutcome,
   type ReleaseOutcome,
   type ReleaseRequest,
+  type UnmarkBlockedOutcome,
+  type UnmarkBlockedRequest,
 } from './lock-backend.js';
 
 /** A reserved key waits so long for the waiter that was woken, in ms. */
@@ -210,6 +215,28 @@ export class MemoryBackend implements LockBackend {
       this.#handOn(entry);
     }
     return mineOf(entry, token)?.kind === 'held' ? { kind: 'released' } : { kind: 'taken' };
+  }
+
+  async markBlocked(request: MarkBlockedRequest): Promise<MarkBlockedOutcome> {
+    const { name, token, mark, waitsFor, since = Date.now() * 1_000, lasts } = request;
+    const entry = this.#store.entryOf(name);
+    if (entry.owner?.kind !== 'held' || entry.owner.token !== token) return { kind: 'taken' };
+    entry.blocked = { token, mark, waitsFor, since, until: this.#clock.now() + lasts };
+    return { kind: 'marked', since };
+  }
+
+  async unmarkBlocked({ name, mark }: UnmarkBlockedRequest): Promise<UnmarkBlockedOutcome> {
+    const entry = this.#store.entryOf(name);
+    if (entry.blocked?.mark === mark) entry.blocked = undefined;
+    return { kind: 'unmarked' };
+  }
+
+  async holderOf(name: LockName): Promise<HolderOutcome> {
+    const { owner, blocked } = this.#store.entryOf(name);
+    if (owner?.kind !== 'held') return { kind: 'none' };
+    const { token } = owner;
+    const valid = blocked?.token === token && blocked.until > this.#clock.now();
+    return { kind: 'held', token, blocked: valid ? blocked : undefined };
   }
 
   async cancel({ name, token, lastFence = 0 }: CancelRequest): Promise<CancelOutcome> {
@@ -459,6 +486,16 @@ interface MemoryEntry {
   }[];
   fence: number;
   fenceUntil: number;
+  /** What its holder waits for, where that has lasted for long. */
+  blocked?:
+    | {
+        readonly token: string;
+        readonly mark: string;
+        readonly waitsFor: LockName;
+        readonly since: number;
+        readonly until: number;
+      }
+    | undefined;
 }
 
 /** `until` is monotonic. */

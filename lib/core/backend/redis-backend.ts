@@ -6,7 +6,7 @@ import type { Clock } from '../clock.js';
 import type { ForcedBy } from '../errors.js';
 import type { LockEmitter } from '../events.js';
 import type { KeyPattern } from '../key-pattern.js';
-import type { LockName } from '../lock-name.js';
+import { LockName } from '../lock-name.js';
 import type { LockConnection } from '../options.js';
 import { Connection, ConnectionSource, type Replied } from '../redis/connection.js';
 import { scanNames } from '../redis/name-scan.js';
@@ -15,15 +15,18 @@ import { Script } from '../redis/script.js';
 import {
   acquireAllScript,
   acquireScript,
+  blockedScript,
   cancelScript,
   downgradeScript,
   extendScript,
   forceReleaseScript,
   leaveScript,
+  markBlockedScript,
   prolongScript,
   queryScript,
   releaseScript,
   shareScript,
+  unmarkBlockedScript,
 } from '../redis/scripts.generated.js';
 import { ServerClock } from '../redis/server-clock.js';
 import type {
@@ -39,13 +42,18 @@ import type {
   ForceOutcome,
   ForceRequest,
   HeldToken,
+  HolderOutcome,
   HolderState,
   LockBackend,
+  MarkBlockedOutcome,
+  MarkBlockedRequest,
   NamesOutcome,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
   Unavailable,
+  UnmarkBlockedOutcome,
+  UnmarkBlockedRequest,
 } from './lock-backend.js';
 
 type WaitKeys = readonly [owner: string, queue: string, waiters: string];
@@ -124,6 +132,19 @@ const DOWNGRADE = new Script<
   readonly [token: string, fence: number, countReceivers: string],
   0 | 1
 >(downgradeScript);
+const MARK_BLOCKED = new Script<
+  readonly [owner: string, blocked: string],
+  readonly [token: string, mark: string, since: number | '', waitsFor: string, lasts: number],
+  string | 0
+>(markBlockedScript);
+const UNMARK_BLOCKED = new Script<readonly [blocked: string], readonly [mark: string], 1>(
+  unmarkBlockedScript,
+);
+const BLOCKED = new Script<
+  readonly [owner: string, blocked: string],
+  readonly [],
+  [token?: string, mark?: string, since?: string, waitsFor?: string]
+>(blockedScript);
 const CANCEL = new Script<
   WaitKeys,
   readonly [token: string, lastFence: number, countReceivers: string],
@@ -396,6 +417,34 @@ export class RedisBackend implements LockBackend {
   downgrade({ name, token, fencingToken }: DowngradeRequest): Promise<DowngradeOutcome> {
     const args = [token, fencingToken, this.#countReceivers] as const;
     return this.#connection.run(DOWNGRADE, this.#waitKeysOf(name), args).then(readRelease);
+  }
+
+  async markBlocked(request: MarkBlockedRequest): Promise<MarkBlockedOutcome> {
+    const { name, token, mark, waitsFor, since = '', lasts } = request;
+    const keys = [this.#prefixed(name.owner), this.#prefixed(name.blocked)] as const;
+    const args = [token, mark, since, waitsFor.owner, lasts] as const;
+    const outcome = await this.#connection.run(MARK_BLOCKED, keys, args);
+    if (outcome.kind === 'unavailable') return outcome;
+    return outcome.reply === 0 ? TAKEN : { kind: 'marked', since: Number(outcome.reply) };
+  }
+
+  async unmarkBlocked({ name, mark }: UnmarkBlockedRequest): Promise<UnmarkBlockedOutcome> {
+    const keys = [this.#prefixed(name.blocked)] as const;
+    const outcome = await this.#connection.run(UNMARK_BLOCKED, keys, [mark]);
+    return outcome.kind === 'unavailable' ? outcome : { kind: 'unmarked' };
+  }
+
+  async holderOf(name: LockName): Promise<HolderOutcome> {
+    const keys = [this.#prefixed(name.owner), this.#prefixed(name.blocked)] as const;
+    const outcome = await this.#connection.run(BLOCKED, keys, []);
+    if (outcome.kind === 'unavailable') return outcome;
+    const [token, mark, since, waitsFor] = outcome.reply;
+    if (token === undefined) return { kind: 'none' };
+    if (mark === undefined || since === undefined || waitsFor === undefined) {
+      return { kind: 'held', token, blocked: undefined };
+    }
+    const blocked = { mark, since: Number(since), waitsFor: LockName.ofAnyOwner(waitsFor) };
+    return { kind: 'held', token, blocked };
   }
 
   async cancel({ name, token, lastFence = 0 }: CancelRequest): Promise<CancelOutcome> {

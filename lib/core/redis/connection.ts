@@ -242,9 +242,7 @@ export class Connection {
     match: string,
     type: 'string' | 'zset',
   ): Promise<Replied<[next: string, keys: string[]]> | Unavailable> {
-    return this.#send(() =>
-      node.scan(cursor, 'MATCH', match, 'COUNT', SCAN_STEP, 'TYPE', type),
-    );
+    return this.#send(() => node.scan(cursor, 'MATCH', match, 'COUNT', SCAN_STEP, 'TYPE', type));
   }
 
   /** Whether this user may publish on a channel. Where that can't be found out, it's assumed. */
