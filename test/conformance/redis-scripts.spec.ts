@@ -377,7 +377,8 @@ describe('connections', () => {
     for (const connection of [server.url, { port: server.port }, instance]) {
       const [a, b] = [openLocker(connection), openLocker(connection)];
       await expectHandOver(a, b);
-      expect(await connectionCount()).toBe(before + 3);
+      // Each has one for commands, and one on which it's told what concerns it as a holder or as a waiter.
+      expect(await connectionCount()).toBe(before + 4);
       await Promise.all([a.close(), b.close()]);
       await eventually(async () => (await connectionCount()) === before, {
         message: 'all of ours are closed',

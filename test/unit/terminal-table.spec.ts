@@ -27,7 +27,7 @@ describe('table', () => {
       'KEY          HELD BY   WAITING',
       'a long key…  a holder  1',
     ]);
-    expect(table(header, rows, 22)).toEqual(['KEY     HELD…  WAITI…', 'a lon…  a ho…  1']);
+    expect(table(header, rows, 22)).toEqual(['KEY     HELD …  WAITI…', 'a lon…  a hol…  1']);
   });
 
   it('never is wider than there is room for, whatever is in it', () => {
