@@ -176,13 +176,17 @@ export class Connection {
     this.#calls = new Agenda(clock, false, () => this.#timeOut());
     this.client = source.open();
     this.#firstOutcome = new Promise((resolve) => {
-      this.client.on('ready', () => {
+      const ready = () => {
         this.#state = 'ready';
         this.#lastError = undefined;
         if (this.#told) events.emit('available', () => ({}));
         this.#told = false;
         onReady();
         resolve();
+      };
+      this.client.on('ready', () => {
+        if (!this.#isCluster) ready();
+        else void this.#connectNodes().then(() => this.client.status === 'ready' && ready());
       });
       this.client.on('close', () => {
         this.#state = 'reconnecting';
@@ -260,6 +264,19 @@ export class Connection {
       call.resolve({ kind: 'unavailable', reason: 'no-answer', cause, mayHaveRun: true });
     }
     this.#calls.stop();
+  }
+
+  /**
+   * A Cluster's client connects to a node when the first command for it comes, and refuses those that come in the meantime:
+   * so it's done before. One that can't be reached keeps the others waiting for a moment only.
+   */
+  async #connectNodes(): Promise<void> {
+    let timer: Timer | undefined;
+    const timeUp = new Promise<void>((resolve) => {
+      timer = this.clock.after(this.commandTimeout / 2, resolve, 'background');
+    });
+    await Promise.race([Promise.allSettled(this.masters.map(connected)), timeUp]);
+    timer?.cancel();
   }
 
   async #connectBy(deadline: number): Promise<{ kind: 'connected' } | Unavailable> {
@@ -397,6 +414,16 @@ export class Connection {
       mayHaveRun: false,
     };
   }
+}
+
+/** Resolves when it's known whether a node can be reached. */
+function connected(node: Redis): Promise<unknown> {
+  if (node.status === 'wait') return node.connect();
+  if (node.status === 'ready') return Promise.resolve();
+  return new Promise((resolve) => {
+    node.once('ready', resolve);
+    node.once('end', resolve);
+  });
 }
 
 /** A command under way. */
