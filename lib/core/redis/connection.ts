@@ -275,7 +275,7 @@ export class Connection {
     const timeUp = new Promise<void>((resolve) => {
       timer = this.clock.after(this.commandTimeout / 2, resolve, 'background');
     });
-    await Promise.race([Promise.allSettled(this.masters.map(connected)), timeUp]);
+    await Promise.race([Promise.allSettled(this.masters.map(reached)), timeUp]);
     timer?.cancel();
   }
 
@@ -417,7 +417,7 @@ export class Connection {
 }
 
 /** Resolves when it's known whether a node can be reached. */
-function connected(node: Redis): Promise<unknown> {
+function reached(node: Redis): Promise<unknown> {
   if (node.status === 'wait') return node.connect();
   if (node.status === 'ready') return Promise.resolve();
   return new Promise((resolve) => {
