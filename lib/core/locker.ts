@@ -413,7 +413,14 @@ export class Locker {
         onBusy === 'wait' ? await outer.reentry.enter(request) : outer.reentry.tryEnter();
       if (outcome === 'busy') return this.#busy(request.key, outer.remaining, onBusy);
       if (outcome === 'entered') {
-        if (outer.isHeld) return new HeldLock(outer.lease, this.#keeper, outer);
+        try {
+          // It may have been downgraded while this call waited.
+          checkReentry(request.key, outer.lease.access, request.options.access);
+          if (outer.isHeld) return new HeldLock(outer.lease, this.#keeper, outer);
+        } catch (error) {
+          outer.reentry.leave();
+          throw error;
+        }
         // Lost while it waited: whoever is behind it learns the same.
         outer.reentry.leave();
       }
@@ -434,7 +441,7 @@ export class Locker {
 
   #enter(name: LockName, request: LockRequest): Promise<HeldLock> {
     const queue = this.#queueOf(name);
-    if (this.#watch === undefined || request.holding.length === 0) return queue.enter(request);
+    if (this.#watch === undefined || request.blocks.length === 0) return queue.enter(request);
     const end = this.#watch.watch(name, request, (error) => {
       queue.refuse(
         (one) => one === request,
@@ -448,8 +455,12 @@ export class Locker {
     const [lock] = (await this.#ask([name], request)) ?? [];
     const { signal } = request.options;
     if (lock !== undefined && signal?.aborted) {
-      await lock.release();
+      await lock.giveBack();
       throw signal.reason;
+    }
+    // It may have become too late meanwhile.
+    if (lock === undefined && this.#refuses(request)) {
+      throw new LockUnavailableError(name.key, 'shutting-down');
     }
     return lock ?? this.#enter(name, request);
   }
@@ -465,7 +476,7 @@ export class Locker {
     const holding = this.#holding();
     const parts: HeldLock[] = [];
     const requestFor = ({ key }: LockName) =>
-      new LockRequest(key, options, since, [...holding, ...parts]);
+      new LockRequest(key, options, since, holding, [...parts]);
     try {
       const others: LockName[] = [];
       for (const name of names) {
@@ -524,6 +535,7 @@ export class Locker {
       taken.push(lock);
     }
     if (taken.length > 1) await this.#alignFences(taken);
+    requestFor(first).signal?.throwIfAborted();
     return true;
   }
 
@@ -866,7 +878,7 @@ type BusyListener = (key: string, remaining: number | undefined) => undefined;
 
 /** Gives back what was taken of several keys, where not all could be. */
 async function giveBack(parts: readonly HeldLock[]): Promise<undefined> {
-  await Promise.all(parts.map((part) => part.release()));
+  await Promise.all(parts.map((part) => part.giveBack()));
 }
 
 /** What gives a lease back at this moment, with what is left of its `holdAtLeast`. */

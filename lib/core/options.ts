@@ -91,7 +91,9 @@ export interface LockerOptions extends Omit<LockOptions, 'signal'> {
   localHandover?: boolean;
   /**
    * Whether a caller that waits while it holds other locks is refused, with {@link LockDeadlockError}, when the wait closes a
-   * circle: at once within this process; across processes after a second. Both are sound: nobody is refused who could go on.
+   * circle: at once within this process; across processes after a second. A call that a holder starts counts as awaited by it:
+   * work that's only set off inside a lock, and itself takes another, begins outside (`AsyncLocalStorage.snapshot()`), or
+   * this is off.
    * @default true
    */
   detectDeadlocks?: boolean;

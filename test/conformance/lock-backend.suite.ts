@@ -48,6 +48,7 @@ export interface Parties {
   readonly b: Party;
   readonly c: Party;
   readonly store: BackendStore;
+  readonly knowsWhoListens: boolean;
   newName(): LockName;
 }
 
@@ -181,7 +182,7 @@ export function describeLockBackend(
       expect(endless).toEqual([]);
     });
 
-    describeMore(() => ({ a, b, c, newName, store }));
+    describeMore(() => ({ a, b, c, newName, store, knowsWhoListens }));
 
     describe('acquire', () => {
       it('grants a free key', async () => {
