@@ -151,9 +151,10 @@ const DEFAULT_BACKOFF: ResolvedBackoff = { first: 20, longest: 500 };
 /** A waiter must look at a key while it's reserved for it, which is for a second. */
 const LONGEST_BACKOFF = 500;
 
-type Check = (option: string, value: unknown) => unknown;
+/** Reads the value of an option, or throws a LockConfigError that names it. */
+export type Check = (option: string, value: unknown) => unknown;
 
-const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: Check } = {
+export const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: Check } = {
   ttl: (option, value) => duration(option, value, SHORTEST_TTL),
   waitTimeout: (option, value) =>
     duration(option, value, 1, "To not wait at all, use tryAcquire, or onBusy: 'skip' or 'throw'."),
@@ -229,7 +230,7 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
   return resolved;
 }
 
-function checked(
+export function checked(
   options: unknown,
   checks: Record<string, Check>,
   what: string,
@@ -258,7 +259,7 @@ function checked(
   return result;
 }
 
-function duration(
+export function duration(
   option: string,
   value: unknown,
   least: number,
@@ -291,12 +292,12 @@ function backoff(option: string, value: unknown): ResolvedBackoff {
   return { first, longest };
 }
 
-function boolean(option: string, value: unknown): boolean {
+export function boolean(option: string, value: unknown): boolean {
   if (typeof value !== 'boolean') throw invalid(option, value, 'true or false');
   return value;
 }
 
-function oneOf(option: string, value: unknown, allowed: readonly string[]): unknown {
+export function oneOf(option: string, value: unknown, allowed: readonly string[]): unknown {
   if (!allowed.includes(value as string))
     throw invalid(option, value, `one of ${allowed.map((a) => `'${a}'`).join(', ')}`);
   return value;
@@ -346,7 +347,7 @@ function connection(option: string, value: unknown): unknown {
   );
 }
 
-function invalid(option: string, value: unknown, expected: string, hint = ''): LockConfigError {
+export function invalid(option: string, value: unknown, expected: string, hint = ''): LockConfigError {
   return new LockConfigError(
     `Expected option \`${option}\` to be ${expected}, got ${shown(value)}.${hint === '' ? '' : ` ${hint}`}`,
     option,

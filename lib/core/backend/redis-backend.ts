@@ -30,6 +30,7 @@ import type {
   ReleaseRequest,
   Unavailable,
 } from './lock-backend.js';
+import { RedisRunStore } from './redis-run-store.js';
 
 type WaitKeys = readonly [owner: string, queue: string, waiters: string];
 
@@ -79,6 +80,7 @@ const QUERY = new Script<
  */
 export class RedisBackend implements LockBackend {
   readonly wakeUp: RedisWakeUp;
+  readonly runs: RedisRunStore;
   readonly #source: ConnectionSource;
   readonly #clock: Clock;
   readonly #connection: Connection;
@@ -104,6 +106,7 @@ export class RedisBackend implements LockBackend {
     this.#connection = new Connection(this.#source, commandTimeout, clock, events, () =>
       this.#serverClock.forget(),
     );
+    this.runs = new RedisRunStore(this.#connection, this.#keyPrefix);
     this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout, async () =>
       options.wakeUp === 'publish' ? this.#connection.mayPublish(channel) : false,
     );
