@@ -159,8 +159,7 @@ export class Locker {
       defaults: this.#options.defaults,
       commandTimeout,
       application: this.#options.application,
-      acquire: (key, lockOptions) =>
-        this.#take(key, lockOptions, waitOrThrow) as Promise<HeldLock>,
+      acquire: (key, lockOptions) => this.#take(key, lockOptions, waitOrThrow) as Promise<HeldLock>,
     });
   }
 

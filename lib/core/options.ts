@@ -347,7 +347,12 @@ function connection(option: string, value: unknown): unknown {
   );
 }
 
-export function invalid(option: string, value: unknown, expected: string, hint = ''): LockConfigError {
+export function invalid(
+  option: string,
+  value: unknown,
+  expected: string,
+  hint = '',
+): LockConfigError {
   return new LockConfigError(
     `Expected option \`${option}\` to be ${expected}, got ${shown(value)}.${hint === '' ? '' : ` ${hint}`}`,
     option,

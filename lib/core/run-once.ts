@@ -12,12 +12,12 @@ import { LONGEST_DURATION } from './duration.js';
 import { LockConfigError, LockTimeoutError, LockUnavailableError } from './errors.js';
 import type { HeldLock, Lock } from './lock.js';
 import { LockName } from './lock-name.js';
+import { type LockOptions, type ResolvedLockOptions, resolveLockOptions } from './options.js';
 import {
-  type LockOptions,
-  type ResolvedLockOptions,
-  resolveLockOptions,
-} from './options.js';
-import { type ResolvedRunOnceOptions, type RunOnceOptions, resolveRunOnceOptions } from './run-options.js';
+  type ResolvedRunOnceOptions,
+  type RunOnceOptions,
+  resolveRunOnceOptions,
+} from './run-options.js';
 import {
   doneWith,
   failedWith,

@@ -27,8 +27,7 @@ afterAll(async () => {
 describeRunOnce('Redis', async (): Promise<RunStoreUnderTest> => {
   const client = new Redis(server.url);
   return {
-    open: (options, wallClock) =>
-      new Locker({ connection: server.url, ...options }, { wallClock }),
+    open: (options, wallClock) => new Locker({ connection: server.url, ...options }, { wallClock }),
     openBackend: () =>
       new RedisBackend(
         {

@@ -66,7 +66,9 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
       }
 
       /** Begins a run that lasts until the returned function is called, which gives its outcome. */
-      async begin(options: Partial<RunOnceOptions> = {}): Promise<() => Promise<RunOutcome<string>>> {
+      async begin(
+        options: Partial<RunOnceOptions> = {},
+      ): Promise<() => Promise<RunOutcome<string>>> {
         const work = gate();
         const begun = gate();
         const outcome = this.run(options, async () => {
@@ -98,9 +100,7 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
     /** What is recorded of the job, newest first: tick, state, attempt. */
     async function recorded(): Promise<string[]> {
       const records = await (replicas[0] ?? open()).locker.runs(job);
-      return records.map(
-        ({ tick, state, attempt }) => `${tick.getTime() - T} ${state} ${attempt}`,
-      );
+      return records.map(({ tick, state, attempt }) => `${tick.getTime() - T} ${state} ${attempt}`);
     }
 
     function runsOf(name = job): LockName {
@@ -205,7 +205,7 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
             behind: undefined,
           },
         ]);
-        const [{ start, duration }] = records as [{ start: Date; duration: number }];
+        const [{ start, duration = -1 } = { start: new Date(0) }] = records;
         expect(start.getTime()).toBeGreaterThanOrEqual(before - 1);
         expect(start.getTime()).toBeLessThanOrEqual(Date.now() + 1);
         expect(duration).toBeGreaterThanOrEqual(0);
@@ -261,9 +261,9 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         const replica = open();
         await replica.run();
         expect(await replica.run({ prefix: 'other' })).toMatchObject({ kind: 'ran' });
-        expect(
-          await replica.locker.runOnce(`${job}'s`, { per: '1m' }, () => 'done'),
-        ).toMatchObject({ kind: 'ran' });
+        expect(await replica.locker.runOnce(`${job}'s`, { per: '1m' }, () => 'done')).toMatchObject(
+          { kind: 'ran' },
+        );
         expect(await replica.locker.runs(job, { prefix: 'other' })).toHaveLength(1);
         expect(await replica.locker.runs('never run')).toEqual([]);
       });
@@ -302,11 +302,14 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         ['1d', 8 * HOUR + 100, 32 * HOUR - 100, false],
         // Where clocks are put forward, a day has 23 hours.
         ['1d', 8 * HOUR, 31 * HOUR, false],
-      ])('is told by the wall clock: per %s, at %d and %d ms: same is %p', async (per, a, b, same) => {
-        await open(a).run({ per: per as '1s' });
-        const outcome = await open(b).run({ per: per as '1s' });
-        expect(outcome.kind).toBe(same ? 'skipped' : 'ran');
-      });
+      ])(
+        'is told by the wall clock: per %s, at %d and %d ms: same is %p',
+        async (per, a, b, same) => {
+          await open(a).run({ per: per as '1s' });
+          const outcome = await open(b).run({ per: per as '1s' });
+          expect(outcome.kind).toBe(same ? 'skipped' : 'ran');
+        },
+      );
 
       it.each([
         ['1m', 40, 0],
@@ -316,10 +319,13 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         ['1d', 8 * HOUR + 25 * SECOND, 8 * HOUR + 25 * SECOND],
         ['10s', 9_800, 10_000],
         ['1s', 2_100, 2_000],
-      ] as const)('is shown as the instant of a schedule: per %s, at %d ms: %d', async (per, at, shown) => {
-        await open(at).run({ per });
-        expect(await recorded()).toEqual([`${shown} done 1`]);
-      });
+      ] as const)(
+        'is shown as the instant of a schedule: per %s, at %d ms: %d',
+        async (per, at, shown) => {
+          await open(at).run({ per });
+          expect(await recorded()).toEqual([`${shown} done 1`]);
+        },
+      );
 
       it('may be told by the caller', async () => {
         const [a, b] = [open(), open(20 * MINUTE)];
@@ -538,7 +544,10 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
       it.each<[unknown, { name: string; message: string }]>([
         [new Broken('no paper'), { name: 'Broken', message: 'no paper' }],
         [new Broken('x'.repeat(900)), { name: 'Broken', message: `${'x'.repeat(500)}…` }],
-        [new Broken('\u{1f600}'.repeat(300)), { name: 'Broken', message: `${'\u{1f600}'.repeat(250)}…` }],
+        [
+          new Broken('\u{1f600}'.repeat(300)),
+          { name: 'Broken', message: `${'\u{1f600}'.repeat(250)}…` },
+        ],
         [
           new Broken(`a${'\u{1f600}'.repeat(300)}`),
           { name: 'Broken', message: `a${'\u{1f600}'.repeat(249)}\ufffd…` },
@@ -706,7 +715,7 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         expect(await recorded()).toEqual(['0 crashed 1']);
       });
 
-      it("asks whether those that run live, before it decides anything by them", async () => {
+      it('asks whether those that run live, before it decides anything by them', async () => {
         const { request, backend } = await claimAndCrash();
         const { lock: _lock, fence: _fence, ...looker } = request.run;
         const next = {
@@ -719,7 +728,10 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
           running: [{ token: request.run.token }],
         });
         const told = { ...next, dead: [request.run.token] };
-        expect(await backend.runs.claim(runsOf(), told)).toMatchObject({ kind: 'open', running: [] });
+        expect(await backend.runs.claim(runsOf(), told)).toMatchObject({
+          kind: 'open',
+          running: [],
+        });
       });
 
       it('records an end that comes after all, and none of a run that is unknown', async () => {

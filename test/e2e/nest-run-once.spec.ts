@@ -151,8 +151,13 @@ describe('A method with @RunOnce', () => {
       name: 'LockConfigError',
       message: expect.stringMatching(/'report' is guarded by @RunOnce.*RedisLockService\.runOnce/),
     });
-    const boot = Test.createTestingModule({ providers: [Jobs] }).compile();
-    await expect(boot).rejects.toThrow();
+    @Injectable()
+    class Alone {
+      @RunOnce('alone', { per: '1h' })
+      run(): void {}
+    }
+    const boot = Test.createTestingModule({ providers: [Alone] }).compile();
+    await expect(boot).rejects.toThrow(/import RedisLockModule\.forRoot\(\)/);
   });
 });
 

@@ -41,8 +41,14 @@ describe('resolveRunOnceOptions', () => {
     [{ per: '1m', retain: '2m' }, { retain: 120_000 }],
     [{ per: '1m', retain: '366d' }, { retain: 366 * DAY }],
     [{ per: '1m', ttl: '5m' }, { ttl: 300_000 }],
-    [{ per: '1m', ttl: '59s', retryCrashed: true }, { ttl: 59_000, retryCrashed: true }],
-    [{ per: '1m', keep: 1_000, overlap: 'run' }, { keep: 1_000, overlap: 'run' }],
+    [
+      { per: '1m', ttl: '59s', retryCrashed: true },
+      { ttl: 59_000, retryCrashed: true },
+    ],
+    [
+      { per: '1m', keep: 1_000, overlap: 'run' },
+      { keep: 1_000, overlap: 'run' },
+    ],
     [{ per: '1m', at: new Date(7) }, { at: new Date(7) }],
   ])('%p', (given, resolved) => {
     expect(resolveRunOnceOptions(given)).toMatchObject(resolved);
