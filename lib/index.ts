@@ -37,6 +37,8 @@ export { Locker } from './core/locker.js';
 export type { AcquireOptions, TryAcquireOptions, UsingOptions } from './core/locker.js';
 export type { Duration } from './core/duration.js';
 export type { HolderState, LockState, WaiterState } from './core/backend/lock-backend.js';
+export type { Access } from './core/access.js';
+export type { LockKeys } from './core/lock-name.js';
 export type { LeaseState } from './core/lease.js';
 export type { Lock, LockReleased } from './core/lock.js';
 export type { LockConnection, LockerOptions, LockOptions, OnBusy } from './core/options.js';
@@ -49,6 +51,7 @@ export type { LockEventName, LockEvents, LockListener } from './core/events.js';
 export {
   LockBusyError,
   LockConfigError,
+  LockDeadlockError,
   LockError,
   LockKeyError,
   LockLostError,

@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
-import type { HeldLock, LockKeeper } from './lock.js';
+import type { JointLock } from './joint-lock.js';
+import { HeldLock, type Lock, type LockKeeper } from './lock.js';
 import type { LockName } from './lock-name.js';
 
 /**
@@ -16,13 +17,18 @@ interface CallChain {
 const storage = new AsyncLocalStorage<CallChain>();
 
 /** Runs a function, and all that it starts, as the work of a lock's holder. */
-export function runHolding<T>(lock: HeldLock, keeper: LockKeeper, work: () => T): T {
-  return storage.run({ lock, keeper, outer: storage.getStore() }, work);
+export function runHolding<T>(lock: HeldLock | JointLock, keeper: LockKeeper, work: () => T): T {
+  let chain = storage.getStore();
+  for (const part of lock instanceof HeldLock ? [lock] : lock.parts) {
+    chain = { lock: part, keeper, outer: chain };
+  }
+  return storage.run(chain as CallChain, work);
 }
 
 /** The lock under which the running call was started last: of whichever keeper, and whether or not it's still held. */
-export function lockOfCall(): HeldLock | undefined {
-  return storage.getStore()?.lock;
+export function lockOfCall(): Lock | undefined {
+  const lock = storage.getStore()?.lock;
+  return lock?.joint ?? lock;
 }
 
 /** The locks of a keeper that the running call was started under and that are still held, innermost first. */
@@ -32,14 +38,13 @@ export function* heldByCall(keeper: LockKeeper): Generator<HeldLock> {
   }
 }
 
-/** Their keys. */
-export function keysHeldByCall(keeper: LockKeeper): readonly string[] {
+/** The same at once. */
+export function locksHeldByCall(keeper: LockKeeper): readonly HeldLock[] {
   // Most calls hold nothing: cheaper than to start the generator for those.
-  if (storage.getStore() === undefined) return NO_KEYS;
-  return Array.from(heldByCall(keeper), ({ key }) => key);
+  return storage.getStore() === undefined ? NO_LOCKS : [...heldByCall(keeper)];
 }
 
-const NO_KEYS: readonly string[] = [];
+const NO_LOCKS: readonly HeldLock[] = [];
 
 /** The innermost of them on one name. */
 export function heldByCallOn(keeper: LockKeeper, name: LockName): HeldLock | undefined {

@@ -9,7 +9,13 @@
 const BRAND = Symbol.for('nestjs-redis-lock.LockError');
 
 export type LockErrorCode =
-  'LOCK_BUSY' | 'LOCK_TIMEOUT' | 'LOCK_UNAVAILABLE' | 'LOCK_LOST' | 'LOCK_KEY' | 'LOCK_CONFIG';
+  | 'LOCK_BUSY'
+  | 'LOCK_TIMEOUT'
+  | 'LOCK_UNAVAILABLE'
+  | 'LOCK_LOST'
+  | 'LOCK_DEADLOCK'
+  | 'LOCK_KEY'
+  | 'LOCK_CONFIG';
 
 /** What every error of this library is. */
 export abstract class LockError extends Error {
@@ -129,6 +135,40 @@ export class LockLostError extends LockError {
     super(`The lock ${quote(key)} is no longer held. ${LOST_REMEDY[reason]}`, key);
     this.reason = reason;
     this.fencingToken = fencingToken;
+  }
+}
+
+/**
+ * To wait would have been in vain: the caller waits for what can't be released before the caller itself is done.
+ * It was refused at once; the others of the circle go on.
+ */
+export class LockDeadlockError extends LockError {
+  override readonly name = 'LockDeadlockError';
+  readonly code = 'LOCK_DEADLOCK';
+  /** Who waits for whom: each holds the key before and waits for the one after; the first is the last. */
+  readonly circle: readonly string[];
+
+  private constructor(message: string, key: string, circle: readonly string[]) {
+    super(message, key);
+    this.circle = circle;
+  }
+
+  /** A reader below its own shared lock asked to be alone. */
+  static ofUpgrade(key: string): LockDeadlockError {
+    return new LockDeadlockError(
+      `The lock ${quote(key)} is shared by this caller already, and can't become another's kind of lock: two who both tried would wait for each other. Take it exclusively from the start, or release it first.`,
+      key,
+      [key, key],
+    );
+  }
+
+  /** `circle`: keys, each held by one who waits for the next. */
+  static ofCircle(key: string, circle: readonly string[]): LockDeadlockError {
+    return new LockDeadlockError(
+      `Waiting for the lock ${quote(key)} would never end: ${circle.map(quote).join(' → ')}, where each is held by one who waits for the next. Take these keys in one order everywhere, or all at once.`,
+      key,
+      circle,
+    );
   }
 }
 

@@ -1,3 +1,4 @@
+import type { Access } from './access.js';
 import type { AgendaEntry } from './agenda.js';
 import type { ExtendOutcome } from './backend/lock-backend.js';
 import type { Clock } from './clock.js';
@@ -26,6 +27,8 @@ export class Lease implements AgendaEntry {
   readonly token: string;
   readonly ttl: number;
   readonly renew: boolean;
+  /** How it's held; a downgrade makes it `shared`. */
+  access: Access;
   /** Monotonic, just before the command that was granted was written. */
   readonly heldSince: number;
   /** That of the caller who holds it now: the grant's for the first, larger by one for each next. */
@@ -44,6 +47,8 @@ export class Lease implements AgendaEntry {
   sentAt: number;
   /** Monotonic time up to which the key is ours. */
   deadline: number;
+  /** Whether it was told to others that its holder waits: then it isn't passed on, since that would be told of the next. */
+  noted = false;
   /** How many locks stand on it now. */
   locks = 0;
 
@@ -69,6 +74,7 @@ export class Lease implements AgendaEntry {
     this.fencingToken = grant.fencingToken;
     this.ttl = grant.ttl;
     this.renew = grant.hold.renew;
+    this.access = grant.hold.access;
     this.heldSince = grant.sentAt;
     this.othersSince = grant.othersSince;
     this.grantedAt = grant.sentAt;
@@ -208,6 +214,7 @@ export interface HoldOptions {
   readonly maxHold: number;
   /** In ms; 0: none. */
   readonly holdAtLeast: number;
+  readonly access: Access;
 }
 
 /** The part of the ttl by which a lease that's renewed should have been. */

@@ -4,6 +4,12 @@ import { LockKeyError } from './errors.js';
 export const LONGEST_KEY_BYTES = 512;
 
 /**
+ * What to lock: a key, or several, all or none of them. Several are taken in one order everywhere, whatever order they
+ * are given in, so that two who want the same ones don't wait for each other; one that is given twice counts once.
+ */
+export type LockKeys = string | readonly string[];
+
+/**
  * The Redis keys of one lock. Everything of a lock shares the hash tag `{…}`, so that a Cluster keeps it in one slot.
  *
  * Two different pairs of prefix and key never share a Redis key: a prefix has no braces, and in the key `%`, `{` and
@@ -48,9 +54,39 @@ export class LockName {
     return new LockName(key, `${prefix}:{${escape(key)}}`);
   }
 
+  /** The name whose `owner` this is, whatever its prefix. */
+  static ofAnyOwner(owner: string): LockName {
+    const start = owner.indexOf(':{') + 2;
+    const key = owner
+      .slice(start, -1)
+      .replace(/%(25|7B|7D)/g, (_, code) => (code === '25' ? '%' : code === '7B' ? '{' : '}'));
+    return new LockName(key, owner);
+  }
+
+  /**
+   * Each of several once, in the order in which everybody takes them.
+   * @throws LockKeyError for an empty list, or where one of them can't name a lock.
+   */
+  static ofAll(prefix: string, keys: readonly string[]): readonly LockName[] {
+    if (keys.length === 0) {
+      throw new LockKeyError('Expected at least one lock key, got an empty list.');
+    }
+    const names = new Map<string, LockName>();
+    for (const key of keys) {
+      const name = LockName.of(prefix, key);
+      names.set(name.owner, name);
+    }
+    return [...names.values()].toSorted((a, b) => (a.owner < b.owner ? -1 : 1));
+  }
+
   /** Who waits, in order: a sorted set of tokens by sequence. */
   get queue(): string {
     return `${this.owner}:q`;
+  }
+
+  /** What its holder waits for, where that has lasted for long: a string with an expiry. */
+  get blocked(): string {
+    return `${this.owner}:b`;
   }
 
   /** What is known of each waiter: a hash from token to how long it lives and how to wake it. */

@@ -6,15 +6,21 @@ import { Caller } from './waiting-line.js';
 export class LockRequest extends Caller<HeldLock> {
   /** Whether it was said that it waits. */
   announced = false;
+  /** Whether others of its process were waiting when it came, one of them at the backend. */
+  stoodBehind = false;
 
   constructor(
     readonly key: string,
     readonly options: ResolvedLockOptions,
     /** Monotonic time of the call. */
     readonly since: number,
-    /** The keys that the call chain holds meanwhile. */
-    readonly heldKeys: readonly string[],
+    /** What the call holds meanwhile. */
+    readonly holding: readonly HeldLock[],
   ) {
     super(since + options.waitTimeout, options.signal);
+  }
+
+  get heldKeys(): readonly string[] {
+    return [...new Set(this.holding.map(({ key }) => key))];
   }
 }

@@ -1,4 +1,5 @@
-import { LockLostError, type LockUnavailableError } from './errors.js';
+import type { Access } from './access.js';
+import { LockConfigError, LockLostError, type LockUnavailableError } from './errors.js';
 import type { Lease, LeaseState } from './lease.js';
 import type { Reentry } from './reentry.js';
 
@@ -11,6 +12,10 @@ import type { Reentry } from './reentry.js';
  */
 export interface Lock extends AsyncDisposable {
   readonly key: string;
+  /** The same as a list: of several, where several were taken together. */
+  readonly keys: readonly string[];
+  /** Whether others may hold it at the same time: readers, or up to a limit. */
+  readonly access: Access;
   /**
    * Larger than that of every earlier holder of the key. A resource that refuses a smaller token than it has seen is
    * safe even from a holder that was paused and writes late; no lock alone can promise that.
@@ -18,6 +23,8 @@ export interface Lock extends AsyncDisposable {
    * @see https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html
    */
   readonly fencingToken: number;
+  /** The fencing token by key: the same for all that were taken together, except for those that were entered again. */
+  readonly fencingTokens: ReadonlyMap<string, number>;
   /**
    * Where it stands: `jeopardy` is held, but the renewal is overdue or has failed. By the local clock, without asking
    * Redis, and right also just after a blocked event loop.
@@ -40,6 +47,13 @@ export interface Lock extends AsyncDisposable {
    */
   extend(): Promise<void>;
   /**
+   * Turns an exclusive lock into a shared one, without letting it go: readers that wait enter at once, and no writer comes
+   * in between. The fencing token stays. Nothing happens to a lock that's shared already.
+   * @throws LockConfigError for a lock with a `limit`, and while locks that were entered again below this one are held;
+   * LockLostError if it's lost; LockUnavailableError if Redis couldn't be asked: then call it again, or not, it's held.
+   */
+  downgrade(): Promise<void>;
+  /**
    * Gives the lock back. Never rejects; a second call gives the first's answer.
    *
    * `lost`: it had been lost before. `unconfirmed`: Redis couldn't be asked; it's retried in the background, and at
@@ -55,6 +69,7 @@ export interface LockKeeper {
   release(lock: HeldLock): Promise<LockReleased>;
   /** Why the backend couldn't be asked, where it couldn't. */
   extend(lease: Lease): Promise<LockUnavailableError | undefined>;
+  downgrade(lease: Lease): Promise<LockUnavailableError | undefined>;
   newReentry(lease: Lease): Reentry;
 }
 
@@ -64,7 +79,10 @@ export interface LockKeeper {
  */
 export class HeldLock implements Lock {
   readonly lease: Lease;
-  readonly fencingToken: number;
+  /** It can be raised until the caller sees it. */
+  fencingToken: number;
+  /** The several locks of which it's one. */
+  joint: Lock | undefined;
   /** The lock inside which this one was entered again. */
   readonly parent: HeldLock | undefined;
   readonly keeper: LockKeeper;
@@ -84,6 +102,24 @@ export class HeldLock implements Lock {
 
   get key(): string {
     return this.lease.name.key;
+  }
+
+  get keys(): readonly string[] {
+    return [this.key];
+  }
+
+  get fencingTokens(): ReadonlyMap<string, number> {
+    return new Map([[this.key, this.fencingToken]]);
+  }
+
+  get access(): Access {
+    return this.lease.access;
+  }
+
+  /** Before the caller sees it: several locks that were taken one after the other get one token. */
+  raiseFence(fencingToken: number): void {
+    this.fencingToken = fencingToken;
+    this.lease.fencingToken = fencingToken;
   }
 
   get state(): LeaseState {
@@ -120,6 +156,25 @@ export class HeldLock implements Lock {
   async extend(): Promise<void> {
     this.assertHeld();
     const unavailable = await this.keeper.extend(this.lease);
+    this.assertHeld();
+    if (unavailable !== undefined) throw unavailable;
+  }
+
+  async downgrade(): Promise<void> {
+    this.assertHeld();
+    const { access } = this.lease;
+    if (access !== 'exclusive' && access !== 'shared') {
+      throw new LockConfigError(
+        `The lock '${this.key}' is held under a limit: only an exclusive one can be downgraded.`,
+        'limit',
+      );
+    }
+    if (this.lease.locks > 1) {
+      throw new LockConfigError(
+        `The lock '${this.key}' was entered again, by calls that count on being alone. Release those locks before downgrade().`,
+      );
+    }
+    const unavailable = await this.keeper.downgrade(this.lease);
     this.assertHeld();
     if (unavailable !== undefined) throw unavailable;
   }

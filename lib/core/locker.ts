@@ -1,28 +1,33 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
+import { type Access, limitsDiffer } from './access.js';
 import { Agenda } from './agenda.js';
 import { openBackend } from './backend/open-backend.js';
 import type { LockBackend, LockState, ReleaseRequest } from './backend/lock-backend.js';
-import { heldByCall, heldByCallOn, keysHeldByCall, runHolding } from './call-chain.js';
+import { heldByCall, heldByCallOn, locksHeldByCall, runHolding } from './call-chain.js';
 import { CleanUp } from './clean-up.js';
 import { type Clock, systemClock, type Timer } from './clock.js';
+import { DeadlockWatch } from './deadlock-watch.js';
 import {
   LockBusyError,
   LockConfigError,
+  LockDeadlockError,
   LockTimeoutError,
   LockUnavailableError,
   type LostReason,
 } from './errors.js';
 import { LockEmitter, type LockEventName, type LockListener } from './events.js';
 import { Lease, type LeaseGrant, validUntil } from './lease.js';
+import { JointLock } from './joint-lock.js';
 import { HeldLock, type Lock, type LockKeeper, type LockReleased } from './lock.js';
-import { LockName } from './lock-name.js';
+import { type LockKeys, LockName } from './lock-name.js';
 import { LockRequest } from './lock-request.js';
 import {
   type LockerOptions,
   type LockOptions,
   type OnBusy,
   type ResolvedLockerOptions,
+  type ResolvedLockOptions,
   resolveLockerOptions,
   resolveLockOptions,
 } from './options.js';
@@ -32,7 +37,8 @@ import { RunOnce } from './run-once.js';
 import type { RunOnceOptions } from './run-options.js';
 import type { RunInfo, RunOutcome, RunRecord } from './run-record.js';
 import { TokenSource } from './token-source.js';
-import { unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
+import { WaitGraph } from './wait-graph.js';
+import { limitError, unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
 import type { Deadlines } from './waiting-line.js';
 
 /** Options of {@link Locker.acquire}. */
@@ -73,8 +79,11 @@ export class Locker {
   readonly #cleanUp: CleanUp;
   readonly #renewal: Renewal;
   readonly #queues = new Map<string, WaitQueue>();
-  /** What this process holds, by the name's owner key. */
+  /** What this process holds alone, by the name's owner key. */
   readonly #leases = new Map<string, Lease>();
+  /** What of it is shared with others. */
+  readonly #sharers = new Map<string, Set<Lease>>();
+  readonly #watch: DeadlockWatch | undefined;
   readonly #context: WaitQueueContext;
   readonly #keeper: LockKeeper;
   /** Where locks are entered again, so that those who wait there can be told when the lease is lost, or when we close. */
@@ -107,6 +116,9 @@ export class Locker {
     this.#cleanUp = new CleanUp(this.#backend, this.#clock, random);
     this.#renewal = new Renewal(this.#backend, this.#clock, random, this.#events);
     this.#deadlines = new Agenda(this.#clock, true, () => this.#timeOut());
+    if (this.#options.detectDeadlocks) {
+      this.#watch = new DeadlockWatch(this.#backend, this.#clock, commandTimeout);
+    }
     const stands = new Map<string, WaitQueue>();
     this.#context = {
       backend: this.#backend,
@@ -115,6 +127,9 @@ export class Locker {
       events: this.#events,
       cleanUp: this.#cleanUp,
       deadlines: this.#deadlines,
+      waits: this.#options.detectDeadlocks
+        ? new WaitGraph((name, access) => this.#blocking(name, access))
+        : undefined,
       commandTimeout,
       localHandover: this.#options.localHandover,
       backoff: this.#options.backoff,
@@ -149,6 +164,7 @@ export class Locker {
     this.#keeper = {
       release: (lock) => this.#release(lock),
       extend: (lease) => this.#extend(lease),
+      downgrade: (lease) => this.#downgrade(lease),
       newReentry: (lease) => this.#newReentry(lease),
     };
     this.#runOnce = new RunOnce({
@@ -190,19 +206,19 @@ export class Locker {
    * });
    * await locks.using('report', { onBusy: 'skip' }, () => report());
    */
-  using<T>(key: string, work: (lock: Lock) => T | PromiseLike<T>): Promise<T>;
+  using<T>(key: LockKeys, work: (lock: Lock) => T | PromiseLike<T>): Promise<T>;
   using<T>(
-    key: string,
+    key: LockKeys,
     options: UsingOptions & { onBusy: 'skip' },
     work: (lock: Lock) => T | PromiseLike<T>,
   ): Promise<T | undefined>;
   using<T>(
-    key: string,
+    key: LockKeys,
     options: UsingOptions,
     work: (lock: Lock) => T | PromiseLike<T>,
   ): Promise<T>;
   async using<T>(
-    key: string,
+    key: LockKeys,
     optionsOrWork: UsingOptions | ((lock: Lock) => T | PromiseLike<T>),
     givenWork?: (lock: Lock) => T | PromiseLike<T>,
   ): Promise<T | undefined> {
@@ -219,7 +235,7 @@ export class Locker {
       // Granted, and gone before the work could begin: the event loop was blocked, or the locker closed.
       await lock.release();
       const reason = this.#state === 'closed' ? 'shutting-down' : 'no-answer';
-      throw new LockUnavailableError(key, reason, lock.lostError());
+      throw new LockUnavailableError(lock.key, reason, lock.lostError());
     }
     let result: T;
     try {
@@ -245,9 +261,9 @@ export class Locker {
    * @example
    * await using lock = await locks.acquire('stock:42', { waitTimeout: '2s', signal });
    */
-  acquire(key: string, options?: AcquireOptions): Promise<Lock> {
+  acquire(key: LockKeys, options?: AcquireOptions): Promise<Lock> {
     // Only a caller that skips comes back without one.
-    return this.#take(key, options, waitOrThrow) as Promise<HeldLock>;
+    return this.#take(key, options, waitOrThrow) as Promise<Lock>;
   }
 
   /**
@@ -258,7 +274,7 @@ export class Locker {
    * const lock = await locks.tryAcquire('stock:42');
    * if (lock !== null) await lock.release();
    */
-  async tryAcquire(key: string, options?: TryAcquireOptions): Promise<Lock | null> {
+  async tryAcquire(key: LockKeys, options?: TryAcquireOptions): Promise<Lock | null> {
     return (await this.#take(key, options, skip)) ?? null;
   }
 
@@ -272,8 +288,9 @@ export class Locker {
     const outcome = await this.#backend.query(name);
     if (outcome.kind === 'unavailable') throw unavailableError(key, outcome);
     const { state } = outcome;
-    const waitsHere = (this.#queues.get(name.owner)?.waitingHere ?? 0) > 0;
-    return waitsHere ? { ...state, pending: [...state.pending, { sequence: undefined }] } : state;
+    const access = this.#queues.get(name.owner)?.waitsHere;
+    if (access === undefined) return state;
+    return { ...state, pending: [...state.pending, { sequence: undefined, access }] };
   }
 
   /**
@@ -295,7 +312,7 @@ export class Locker {
     options: RunOnceOptions,
     work: (lock: Lock, run: RunInfo) => T | PromiseLike<T>,
   ): Promise<RunOutcome<T>> {
-    if (this.#refuses({ heldKeys: this.#heldKeys() })) {
+    if (this.#refuses({ holding: this.#holding() })) {
       throw new LockUnavailableError(job, 'shutting-down');
     }
     return this.#runOnce.run(job, options, work);
@@ -313,7 +330,8 @@ export class Locker {
   /** The lock under which the running call was started by `using`, if it's still held: the innermost, or that on `key`. */
   current(key?: string): Lock | undefined {
     for (const lock of heldByCall(this.#keeper)) {
-      if (key === undefined || lock.key === key) return lock;
+      if (key === undefined) return lock.joint ?? lock;
+      if (lock.key === key) return lock;
     }
     return undefined;
   }
@@ -391,10 +409,10 @@ export class Locker {
 
   /** The lock, or `undefined` where the key is busy and the caller skips. */
   #take(
-    key: string,
+    key: LockKeys,
     options: UsingOptions | undefined,
     onBusyOf: (given: OnBusy) => OnBusy,
-  ): Promise<HeldLock | undefined> {
+  ): Promise<HeldLock | JointLock | undefined> {
     // No async function: a caller that waits would cost its frame as well.
     try {
       const since = this.#clock.now();
@@ -406,10 +424,18 @@ export class Locker {
         resolved = resolveLockOptions(lockOptions, resolved);
       }
       const onBusy = onBusyOf(resolved.onBusy);
-      const name = LockName.of(resolved.prefix, key);
+      // Anything but an array is left to the check of a single key.
+      if (Array.isArray(key)) {
+        const names = LockName.ofAll(resolved.prefix, key);
+        if (resolved.signal?.aborted) throw resolved.signal.reason;
+        return this.#takeAll(names, within, onBusy, resolved, since);
+      }
+      const name = LockName.of(resolved.prefix, key as string);
       if (resolved.signal?.aborted) throw resolved.signal.reason;
-      const request = new LockRequest(key, resolved, since, this.#heldKeys());
-      if (this.#outer(name, within) !== undefined) {
+      const request = new LockRequest(name.key, resolved, since, this.#holding());
+      const outer = this.#outer(name, within);
+      if (outer !== undefined) {
+        checkReentry(name.key, outer.lease.access, resolved.access);
         return this.#enterAgain(name, within, request, onBusy);
       }
       return this.#takeAnew(name, request, onBusy);
@@ -424,11 +450,12 @@ export class Locker {
     within: Lock | undefined,
     request: LockRequest,
     onBusy: OnBusy,
+    all?: readonly LockName[],
   ): Promise<HeldLock | undefined> {
     for (
-      let outer = this.#outer(name, within);
+      let outer = this.#outer(name, within, all);
       outer !== undefined;
-      outer = this.#outer(name, within)
+      outer = this.#outer(name, within, all)
     ) {
       const outcome =
         onBusy === 'wait' ? await outer.reentry.enter(request) : outer.reentry.tryEnter();
@@ -447,34 +474,170 @@ export class Locker {
     if (this.#refuses(request)) {
       return Promise.reject(new LockUnavailableError(request.key, 'shutting-down'));
     }
-    return onBusy === 'wait'
-      ? this.#queueOf(name).enter(request)
-      : this.#tryOnce(name, request, onBusy);
+    if (onBusy !== 'wait') return this.#tryOnce(name, request, onBusy);
+    // Those who may be inside together needn't wait for each other's answers. Behind others who wait, they queue.
+    const alone = request.options.access === 'exclusive' || this.#queues.has(name.owner);
+    return alone ? this.#enter(name, request) : this.#tryThenWait(name, request);
   }
 
-  #heldKeys(): readonly string[] {
-    const keys = keysHeldByCall(this.#keeper);
-    return keys.length < 2 ? keys : [...new Set(keys)];
+  #enter(name: LockName, request: LockRequest): Promise<HeldLock> {
+    const queue = this.#queueOf(name);
+    if (this.#watch === undefined || request.holding.length === 0) return queue.enter(request);
+    const end = this.#watch.watch(name, request, (error) => {
+      queue.refuse(
+        (one) => one === request,
+        () => error,
+      );
+    });
+    return queue.enter(request).finally(end);
   }
 
-  /** The lock that this call may enter again: the one it names, or the one it was started under. */
-  #outer(name: LockName, within: Lock | undefined): HeldLock | undefined {
+  async #tryThenWait(name: LockName, request: LockRequest): Promise<HeldLock> {
+    const [lock] = (await this.#ask([name], request)) ?? [];
+    const { signal } = request.options;
+    if (lock !== undefined && signal?.aborted) {
+      await lock.release();
+      throw signal.reason;
+    }
+    return lock ?? this.#enter(name, request);
+  }
+
+  /** Several keys: those that are held by the call already, then the others, all at once or one after the other. */
+  async #takeAll(
+    names: readonly LockName[],
+    within: Lock | undefined,
+    onBusy: OnBusy,
+    options: ResolvedLockOptions,
+    since: number,
+  ): Promise<JointLock | undefined> {
+    const holding = this.#holding();
+    const parts: HeldLock[] = [];
+    const requestFor = ({ key }: LockName) =>
+      new LockRequest(key, options, since, [...holding, ...parts]);
+    try {
+      const others: LockName[] = [];
+      for (const name of names) {
+        const outer = this.#outer(name, within, names);
+        if (outer === undefined) {
+          others.push(name);
+          continue;
+        }
+        checkReentry(name.key, outer.lease.access, options.access);
+        const lock = await this.#enterAgain(name, within, requestFor(name), onBusy, names);
+        if (lock === undefined) return await giveBack(parts);
+        parts.push(lock);
+      }
+      const taken = await this.#takeOthers(others, requestFor, onBusy, parts);
+      if (!taken) return await giveBack(parts);
+      return new JointLock(parts);
+    } catch (error) {
+      await giveBack(parts);
+      throw error;
+    }
+  }
+
+  /** Adds the locks to `parts` as they're taken, so that none is forgotten. Whether all were. */
+  async #takeOthers(
+    names: readonly LockName[],
+    requestFor: (name: LockName) => LockRequest,
+    onBusy: OnBusy,
+    parts: HeldLock[],
+  ): Promise<boolean> {
+    const [first] = names;
+    if (first === undefined) return true;
+    if (names.length > 1 && this.#backend.joinsKeys) {
+      const request = requestFor(first);
+      if (this.#refuses(request)) throw new LockUnavailableError(first.key, 'shutting-down');
+      const contended = names.find(({ owner }) => this.#queues.get(owner)?.contended);
+      if (contended === undefined) {
+        const busy = onBusy === 'wait' ? undefined : this.#busyTo(onBusy);
+        const locks = await this.#ask(names, request, busy);
+        if (locks !== undefined) {
+          parts.push(...locks);
+          request.signal?.throwIfAborted();
+          return true;
+        }
+        if (onBusy !== 'wait') return false;
+      } else if (onBusy !== 'wait') {
+        this.#busy(contended.key, undefined, onBusy);
+        return false;
+      }
+    }
+    // In one order everywhere, so that two who want the same keys don't wait for each other.
+    const taken: HeldLock[] = [];
+    for (const name of names) {
+      const lock = await this.#takeAnew(name, requestFor(name), onBusy);
+      if (lock === undefined) return false;
+      parts.push(lock);
+      taken.push(lock);
+    }
+    if (taken.length > 1) await this.#alignFences(taken);
+    return true;
+  }
+
+  /** Gives locks that were taken one after the other one fencing token, the largest of theirs. */
+  async #alignFences(locks: readonly HeldLock[]): Promise<void> {
+    const fencingToken = Math.max(...locks.map((lock) => lock.fencingToken));
+    const notAfter = this.#clock.now() + this.#options.commandTimeout;
+    const groups = this.#backend.joinsKeys ? [locks] : locks.map((lock) => [lock]);
+    await Promise.all(
+      groups.map(async (group) => {
+        const { ttl, access, name } = (group[0] as HeldLock).lease;
+        const wanted = group.map(({ lease }) => lease);
+        const asked = { wanted, ttl, access, notAfter, fencingToken };
+        const outcome = await this.#backend.tryAcquireAll(asked);
+        switch (outcome.kind) {
+          case 'granted':
+            for (const lock of group) {
+              lock.lease.prolong(outcome.sentAt);
+              lock.raiseFence(fencingToken);
+            }
+            break;
+          case 'unavailable':
+            throw unavailableError(name.key, outcome);
+          case 'late':
+            throw new LockUnavailableError(name.key, 'no-answer');
+          case 'busy':
+          case 'conflict':
+            // Lost already, while the others were waited for.
+            group[outcome.index]?.lease.lose('taken');
+            throw new LockUnavailableError(
+              name.key,
+              'no-answer',
+              group[outcome.index]?.lostError(),
+            );
+        }
+      }),
+    );
+  }
+
+  #holding(): readonly HeldLock[] {
+    return locksHeldByCall(this.#keeper);
+  }
+
+  /** The lock that this call may enter again: the one it names, or the one it was started under. `all`: what it wants. */
+  #outer(
+    name: LockName,
+    within: Lock | undefined,
+    all: readonly LockName[] = [name],
+  ): HeldLock | undefined {
     if (within === undefined) return heldByCallOn(this.#keeper, name);
-    if (
-      !(within instanceof HeldLock) ||
-      within.keeper !== this.#keeper ||
-      within.lease.name.owner !== name.owner
-    ) {
+    const given =
+      within instanceof JointLock ? within.parts : within instanceof HeldLock ? [within] : [];
+    const ours = given.filter(({ keeper }) => keeper === this.#keeper);
+    const on = ({ owner }: LockName) => ours.find(({ lease }) => lease.name.owner === owner);
+    if (!all.some((one) => on(one) !== undefined)) {
       throw new LockConfigError(
         `Expected option \`within\` to be a lock that this service gave for the same key and prefix, got ${
-          within instanceof HeldLock ? `one on '${within.key}'` : 'something else'
+          given.length > 0 ? `one on '${within.key}'` : 'something else'
         }.`,
         'within',
         within,
       );
     }
-    within.assertHeld();
-    return within;
+    const lock = on(name);
+    lock?.assertHeld();
+    return lock ?? heldByCallOn(this.#keeper, name);
   }
 
   #busy(key: string, remaining: number | undefined, onBusy: OnBusy): undefined {
@@ -499,43 +662,75 @@ export class Locker {
   ): Promise<HeldLock | undefined> {
     // It never jumps a queue: not the one at the backend, and not the one in this process.
     if (this.#queues.get(name.owner)?.contended) return this.#busy(name.key, undefined, onBusy);
+    return (await this.#ask([name], request, this.#busyTo(onBusy)))?.[0];
+  }
+
+  #busyTo(onBusy: OnBusy): BusyListener {
+    return (key, remaining) => this.#busy(key, remaining, onBusy);
+  }
+
+  /** Asks once for all of these keys, without waiting. `undefined` where one is busy. */
+  async #ask(
+    names: readonly LockName[],
+    request: LockRequest,
+    onBusy?: BusyListener,
+  ): Promise<HeldLock[] | undefined> {
     const { options } = request;
-    const { ttl } = options;
+    const name = names[0] as LockName;
+    const { ttl, access } = options;
     const notAfter = this.#clock.now() + this.#options.commandTimeout;
     // Under way until there's a lease: between the two, closing would find nothing to wait for.
     this.#underWay += 1;
     try {
       // Twice, because a reply that says "late" has set our idea of the server's clock right.
       for (let attempt = 0; attempt < 2; attempt += 1) {
-        const held = { name, token: this.#tokens.next(), ttl };
-        const { token } = held;
-        const asked = { name, token, ttl, notAfter, place: undefined };
-        const outcome = await this.#backend.tryAcquire(asked);
+        const token = this.#tokens.next();
+        const undo = (refusedAfter?: number) => {
+          for (const one of names) this.#cleanUp.cancel({ name: one, token, ttl }, refusedAfter);
+        };
+        const outcome =
+          names.length === 1
+            ? await this.#backend.tryAcquire({
+                name,
+                token,
+                ttl,
+                access,
+                notAfter,
+                place: undefined,
+              })
+            : await this.#backend.tryAcquireAll({
+                wanted: names.map((one) => ({ name: one, token })),
+                ...{ ttl, access, notAfter, fencingToken: undefined },
+              });
+        // Of several, which one is meant.
+        const { key } = 'index' in outcome ? (names[outcome.index] as LockName) : name;
         switch (outcome.kind) {
           case 'granted': {
             const { fencingToken, sentAt, othersWait } = outcome;
             if (this.#refuses(request)) {
               // It came while we began to close: work that begins now would be cut off.
-              this.#cleanUp.cancel(held);
-              throw new LockUnavailableError(name.key, 'shutting-down');
+              undo();
+              throw new LockUnavailableError(key, 'shutting-down');
             }
             if (this.#clock.now() < validUntil(sentAt, ttl)) {
               const othersSince = othersWait ? sentAt : Number.POSITIVE_INFINITY;
-              const grant = { name, token, ttl, fencingToken, sentAt, othersSince, hold: options };
-              const lock = this.#newLock(grant);
-              this.#tellAcquired(lock, request.since);
-              return lock;
+              const grant = { token, ttl, fencingToken, sentAt, othersSince, hold: options };
+              const locks = names.map((one) => this.#newLock({ ...grant, name: one }));
+              for (const lock of locks) this.#tellAcquired(lock, request.since);
+              return locks;
             }
-            this.#cleanUp.cancel(held);
+            undo();
             break;
           }
           case 'busy':
-            return this.#busy(name.key, outcome.remaining, onBusy);
+            return onBusy?.(key, outcome.remaining);
+          case 'conflict':
+            throw limitError(key, access, outcome.access);
           case 'late':
             break;
           case 'unavailable':
-            if (outcome.mayHaveRun) this.#cleanUp.cancel(held, notAfter);
-            throw unavailableError(name.key, outcome);
+            if (outcome.mayHaveRun) undo(notAfter);
+            throw unavailableError(key, outcome);
         }
       }
       throw new LockUnavailableError(name.key, 'no-answer');
@@ -546,15 +741,31 @@ export class Locker {
   }
 
   /** Whether it's too late for a new lock. */
-  #refuses({ heldKeys }: Pick<LockRequest, 'heldKeys'>): boolean {
-    return this.#state === 'closed' || (this.#state === 'draining' && heldKeys.length === 0);
+  #refuses({ holding }: Pick<LockRequest, 'holding'>): boolean {
+    return this.#state === 'closed' || (this.#state === 'draining' && holding.length === 0);
   }
 
   #newLock(grant: LeaseGrant): HeldLock {
     const lease = new Lease(grant, this.#clock, this.#onLost);
-    this.#leases.set(lease.name.owner, lease);
+    // Those that are shared are never passed on.
+    if (lease.access === 'exclusive') this.#leases.set(lease.name.owner, lease);
+    else this.#addSharer(lease);
     this.#renewal.watch(lease);
     return new HeldLock(lease, this.#keeper);
+  }
+
+  #addSharer(lease: Lease): void {
+    const { owner } = lease.name;
+    const sharers = this.#sharers.get(owner);
+    if (sharers === undefined) this.#sharers.set(owner, new Set([lease]));
+    else sharers.add(lease);
+  }
+
+  /** The leases of this process that all must end before one who waits can have the key. */
+  #blocking({ owner }: LockName, access: Access): Iterable<Lease> {
+    const lease = this.#leases.get(owner);
+    if (lease !== undefined) return [lease];
+    return access === 'exclusive' ? (this.#sharers.get(owner) ?? []) : [];
   }
 
   #handOver(lease: Lease, { options }: LockRequest): HeldLock {
@@ -605,10 +816,23 @@ export class Locker {
   }
 
   #leaseEnded(lease: Lease): void {
+    const sharers = this.#sharers.get(lease.name.owner);
+    if (sharers?.delete(lease) && sharers.size === 0) this.#sharers.delete(lease.name.owner);
     if (!this.#isCurrent(lease)) return;
     const { owner } = lease.name;
     this.#leases.delete(owner);
     this.#queues.get(owner)?.leaseEnded();
+  }
+
+  async #downgrade(lease: Lease): Promise<LockUnavailableError | undefined> {
+    // From here on it's believed to be shared, which is less: whatever becomes of the command, nobody is misled.
+    lease.access = 'shared';
+    const outcome = this.#backend.downgrade(lease);
+    this.#leaseEnded(lease);
+    if (lease.isHeld) this.#addSharer(lease);
+    const done = await outcome;
+    if (done.kind === 'taken') lease.lose('taken');
+    return done.kind === 'unavailable' ? unavailableError(lease.name.key, done) : undefined;
   }
 
   async #extend(lease: Lease): Promise<LockUnavailableError | undefined> {
@@ -656,6 +880,7 @@ export class Locker {
     const reentry = new Reentry(
       this.#deadlines,
       ({ key, since, heldKeys }) => new LockTimeoutError(key, this.#clock.now() - since, heldKeys),
+      lease.access !== 'exclusive',
     );
     this.#reentries.set(reentry, lease);
     return reentry;
@@ -684,9 +909,24 @@ function refusalOf({ key }: ReentryRequest): LockUnavailableError {
   return new LockUnavailableError(key, 'shutting-down');
 }
 
+/** Tells that a key is busy; throws where the caller is to be refused. */
+type BusyListener = (key: string, remaining: number | undefined) => undefined;
+
+/** Gives back what was taken of several keys, where not all could be. */
+async function giveBack(parts: readonly HeldLock[]): Promise<undefined> {
+  await Promise.all(parts.map((part) => part.release()));
+}
+
 /** What gives a lease back at this moment, with what is left of its `holdAtLeast`. */
-function releaseOf({ name, token, ttl, fencingToken, keepFor }: Lease): ReleaseRequest {
-  return { name, token, ttl, lastFence: fencingToken, keepFor: Math.ceil(keepFor) };
+function releaseOf({ name, token, ttl, access, fencingToken, keepFor }: Lease): ReleaseRequest {
+  return { name, token, ttl, access, lastFence: fencingToken, keepFor: Math.ceil(keepFor) };
+}
+
+/** Who holds a key alone may enter it again in any way; who shares it, in the same way only. */
+function checkReentry(key: string, held: Access, asked: Access): void {
+  if (held === 'exclusive' || asked === held) return;
+  if (limitsDiffer(held, asked)) throw limitError(key, asked, held);
+  throw LockDeadlockError.ofUpgrade(key);
 }
 
 /** A clock whose timers don't run in the context of the call that started them. */

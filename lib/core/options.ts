@@ -1,5 +1,6 @@
 import type { Cluster, Redis, RedisOptions } from 'ioredis';
 
+import { type Access, accessOf } from './access.js';
 import { type Duration, LONGEST_DURATION, millisecondsOf } from './duration.js';
 import { LockConfigError } from './errors.js';
 
@@ -40,6 +41,18 @@ export interface LockOptions {
    * @default none
    */
   maxHold?: Duration;
+  /**
+   * `'shared'`: any number of readers hold the key together, and no writer with them. A waiting writer stops readers that
+   * come later. `'exclusive'`: one alone.
+   * @default 'exclusive'
+   */
+  mode?: 'exclusive' | 'shared';
+  /**
+   * How many may hold the key together, 1 at least: a semaphore. Everybody who uses the key must give the same; one who
+   * gives another while it's held is refused with {@link LockConfigError}. Not together with `mode`.
+   * @default none
+   */
+  limit?: number;
   /** Cancels the waiting: the call rejects with the signal's reason. A lock that is already held isn't affected. */
   signal?: AbortSignal;
   /**
@@ -77,6 +90,12 @@ export interface LockerOptions extends Omit<LockOptions, 'signal'> {
    */
   localHandover?: boolean;
   /**
+   * Whether a caller that waits while it holds other locks is refused, with {@link LockDeadlockError}, when the wait closes a
+   * circle: at once within this process; across processes after a second. Both are sound: nobody is refused who could go on.
+   * @default true
+   */
+  detectDeadlocks?: boolean;
+  /**
    * How a waiter learns that the key may be had: by a message (`'publish'`), or by looking again and again (`'poll'`),
    * for proxies and permissions that don't let messages through.
    * @default 'publish'
@@ -111,6 +130,8 @@ export interface ResolvedLockOptions {
   readonly maxHold: number;
   readonly signal: AbortSignal | undefined;
   readonly prefix: string;
+  /** What comes of `mode` and `limit`. */
+  readonly access: Access;
 }
 
 /** In ms. */
@@ -126,6 +147,7 @@ export interface ResolvedLockerOptions {
   readonly requireConnection: boolean;
   readonly drainTimeout: number;
   readonly localHandover: boolean;
+  readonly detectDeadlocks: boolean;
   readonly wakeUp: 'publish' | 'poll';
   readonly backoff: ResolvedBackoff;
   readonly application: string | undefined;
@@ -143,6 +165,7 @@ const DEFAULTS: ResolvedLockOptions = {
   maxHold: Number.POSITIVE_INFINITY,
   signal: undefined,
   prefix: 'lock',
+  access: 'exclusive',
 };
 
 const DEFAULT_COMMAND_TIMEOUT = 1_000;
@@ -150,6 +173,9 @@ const DEFAULT_DRAIN_TIMEOUT = 10_000;
 const DEFAULT_BACKOFF: ResolvedBackoff = { first: 20, longest: 500 };
 /** A waiter must look at a key while it's reserved for it, which is for a second. */
 const LONGEST_BACKOFF = 500;
+
+/** More holders than this at once are no use of a lock. */
+const LARGEST_LIMIT = 100_000;
 
 /** Reads the value of an option, or throws a LockConfigError that names it. */
 export type Check = (option: string, value: unknown) => unknown;
@@ -162,6 +188,8 @@ export const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: 
   renew: boolean,
   holdAtLeast: (option, value) => duration(option, value, 1, 'For none, leave it out.'),
   maxHold: (option, value) => duration(option, value, SHORTEST_TTL, 'For no limit, leave it out.'),
+  mode: (option, value) => oneOf(option, value, ['exclusive', 'shared']),
+  limit,
   signal: abortSignal,
   prefix,
 };
@@ -177,6 +205,7 @@ const LOCKER_OPTION_CHECKS = {
   requireConnection: boolean,
   drainTimeout: (option: string, value: unknown) => duration(option, value, 1),
   localHandover: boolean,
+  detectDeadlocks: boolean,
   wakeUp: (option: string, value: unknown) => oneOf(option, value, ['publish', 'poll']),
   backoff,
   application,
@@ -191,7 +220,20 @@ export function resolveLockOptions(
   defaults: ResolvedLockOptions = DEFAULTS,
 ): ResolvedLockOptions {
   if (options === undefined) return defaults;
-  return { ...defaults, ...checked(options, LOCK_OPTION_CHECKS, 'lock options') };
+  return withDefaults(checked(options, LOCK_OPTION_CHECKS, 'lock options'), defaults);
+}
+
+/** A mode or a limit that is given takes the place of either default. */
+function withDefaults(
+  { mode, limit: most, ...given }: Record<string, unknown>,
+  defaults: ResolvedLockOptions,
+): ResolvedLockOptions {
+  if (mode === undefined && most === undefined) return { ...defaults, ...given };
+  if (mode !== undefined && most !== undefined) {
+    throw invalid('limit', most, `left out where \`mode\` is given (here '${String(mode)}')`);
+  }
+  const access = accessOf((mode ?? 'exclusive') as 'exclusive' | 'shared', most as number);
+  return { ...defaults, ...given, access };
 }
 
 /** @throws LockConfigError that names the option, its value and the remedy. */
@@ -211,6 +253,7 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     requireConnection,
     drainTimeout,
     localHandover,
+    detectDeadlocks,
     wakeUp,
     backoff: pauses,
     application: name,
@@ -218,11 +261,12 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
   } = given;
   const resolved: ResolvedLockerOptions = {
     connection: where as LockConnection,
-    defaults: { ...DEFAULTS, ...defaults },
+    defaults: withDefaults(defaults, DEFAULTS),
     commandTimeout: (commandTimeout as number | undefined) ?? DEFAULT_COMMAND_TIMEOUT,
     requireConnection: (requireConnection as boolean | undefined) ?? false,
     drainTimeout: (drainTimeout as number | undefined) ?? DEFAULT_DRAIN_TIMEOUT,
     localHandover: (localHandover as boolean | undefined) ?? true,
+    detectDeadlocks: (detectDeadlocks as boolean | undefined) ?? true,
     wakeUp: (wakeUp as 'publish' | 'poll' | undefined) ?? 'publish',
     backoff: (pauses as ResolvedBackoff | undefined) ?? DEFAULT_BACKOFF,
     application: name as string | undefined,
@@ -314,6 +358,13 @@ function abortSignal(option: string, value: unknown): AbortSignal {
     throw invalid(option, value, 'an AbortSignal', 'Pass `controller.signal`, not the controller.');
   }
   return signal as AbortSignal;
+}
+
+function limit(option: string, value: unknown): number {
+  if (!Number.isInteger(value) || (value as number) < 1 || (value as number) > LARGEST_LIMIT) {
+    throw invalid(option, value, `a whole number from 1 to ${LARGEST_LIMIT}`);
+  }
+  return value as number;
 }
 
 function prefix(option: string, value: unknown): string {

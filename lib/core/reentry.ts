@@ -5,6 +5,8 @@ import { Caller, type Deadlines, WaitingLine } from './waiting-line.js';
  * a time. Context is inherited by every call that the holder starts, also by those that run side by side; inheriting
  * isn't holding, so siblings take turns here.
  *
+ * Who shares the key, shares this place as well.
+ *
  *     free ──enter──▶ taken ──leave──▶ free, or the next in line
  *       └────────────────┴──end──▶ ended: the holder has released; who waits here competes like anyone
  */
@@ -13,12 +15,17 @@ export class Reentry {
   #ended = false;
   readonly #line: WaitingLine<ReentryCaller, ReentryOutcome>;
 
-  constructor(deadlines: Deadlines, timedOut: (request: ReentryRequest) => unknown) {
+  constructor(
+    deadlines: Deadlines,
+    timedOut: (request: ReentryRequest) => unknown,
+    private readonly shared = false,
+  ) {
     this.#line = new WaitingLine(deadlines, { timedOut: ({ request }) => timedOut(request) });
   }
 
   tryEnter(): ReentryOutcome | 'busy' {
     if (this.#ended) return 'ended';
+    if (this.shared) return 'entered';
     if (this.#taken) return 'busy';
     this.#taken = true;
     return 'entered';

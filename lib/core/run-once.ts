@@ -116,6 +116,7 @@ export class RunOnce {
     const { ttl, maxHold, prefix } = options;
     const held = {
       ttl,
+      mode: 'exclusive' as const,
       renew: true,
       prefix: lockPrefix(prefix, earlier?.lock ?? claim.token),
       ...(maxHold < Number.POSITIVE_INFINITY && { maxHold }),

@@ -1,3 +1,4 @@
+import { type Access, capacityOf } from './access.js';
 import { Backoff } from './backoff.js';
 import {
   type AcquireOutcome,
@@ -8,13 +9,19 @@ import {
 } from './backend/lock-backend.js';
 import type { CleanUp } from './clean-up.js';
 import type { Clock, Timer } from './clock.js';
-import { LockTimeoutError, LockUnavailableError } from './errors.js';
+import {
+  LockConfigError,
+  LockDeadlockError,
+  LockTimeoutError,
+  LockUnavailableError,
+} from './errors.js';
 import type { LockEmitter } from './events.js';
 import { type Lease, type LeaseGrant, validUntil } from './lease.js';
 import type { HeldLock } from './lock.js';
 import type { LockName } from './lock-name.js';
 import type { LockRequest } from './lock-request.js';
-import type { ResolvedBackoff } from './options.js';
+import type { ResolvedBackoff, ResolvedLockOptions } from './options.js';
+import type { WaitGraph } from './wait-graph.js';
 import { type Deadlines, type LineOwner, WaitingLine } from './waiting-line.js';
 
 /** A waiter counts as alive for the ttl it asks for, and at least for this long: a short ttl needn't mean busy polling. */
@@ -90,9 +97,9 @@ export class WaitQueue implements LineOwner<LockRequest> {
     return this.#line.size > 1 || (this.#line.size === 1 && this.#stand?.told === true);
   }
 
-  /** How many callers wait without the backend's knowing. */
-  get waitingHere(): number {
-    return this.#running ? 0 : this.#line.size;
+  /** How the first wants the key who waits without the backend's knowing. */
+  get waitsHere(): Access | undefined {
+    return this.#running ? undefined : this.#line.first?.options.access;
   }
 
   /**
@@ -101,6 +108,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
    */
   enter(request: LockRequest): Promise<HeldLock> {
     const othersWait = this.#line.size > 0;
+    request.stoodBehind = othersWait;
     this.#line.join(request);
     if (request.line === undefined) {
       // Its signal aborted since it was looked at: to ask which locks the caller holds, may end one.
@@ -174,14 +182,22 @@ export class WaitQueue implements LineOwner<LockRequest> {
 
   /** Whether a caller could ever be passed the lease. */
   #fits(lease: Lease, { options }: LockRequest): boolean {
-    return this.context.localHandover && lease.renew && options.renew && lease.ttl === options.ttl;
+    return (
+      this.context.localHandover &&
+      lease.renew &&
+      options.renew &&
+      lease.ttl === options.ttl &&
+      // Who shares a key asks for a place of its own.
+      lease.access === 'exclusive' &&
+      options.access === 'exclusive'
+    );
   }
 
   /** Whether it's the caller's turn, now that the lease could be passed on. */
   #mayHave(lease: Lease, head: LockRequest): boolean {
     // `held` is more than a third of the ttl to spare: in jeopardy, it's better to ask for a new one.
     if (!this.#fits(lease, head) || lease.state !== 'held' || lease.keepFor > 0) return false;
-    if (lease.passes >= FENCE_RANGE - 1) return false;
+    if (lease.passes >= FENCE_RANGE - 1 || lease.noted) return false;
     const now = this.context.clock.now();
     const others = lease.othersSince;
     if (others === Number.POSITIVE_INFINITY) return now - lease.heldSince < ALONE_BUDGET;
@@ -204,14 +220,14 @@ export class WaitQueue implements LineOwner<LockRequest> {
     void this.#try(head).then((outcome) => {
       // Most keys are free: what most calls need, without the loop.
       if (outcome.kind === 'granted') {
-        this.#give(outcome, head.options.ttl);
+        this.#give(outcome, head.options);
         if (this.#isServedHere) {
           this.#end();
           return;
         }
       }
       // Not below the call that happened to come first: what it causes for others isn't that call's.
-      void this.context.outside(() => this.#run(outcome, head.options.ttl));
+      void this.context.outside(() => this.#run(outcome, head.options));
     });
   }
 
@@ -222,20 +238,20 @@ export class WaitQueue implements LineOwner<LockRequest> {
   }
 
   /** Goes on after the first try, until nobody needs the backend any more. */
-  async #run(first: AcquireOutcome, firstTtl: number): Promise<void> {
+  async #run(first: AcquireOutcome, firstOptions: ResolvedLockOptions): Promise<void> {
     const { first: shortest, longest } = this.context.backoff;
     const backoff = new Backoff(shortest, longest, this.context.random);
     // A grant was given already.
     let outcome: AcquireOutcome | undefined = first.kind === 'granted' ? undefined : first;
-    let ttl = firstTtl;
+    let options = firstOptions;
     for (let head = this.#line.first; head !== undefined; head = this.#line.first) {
       if (outcome === undefined) {
-        ttl = head.options.ttl;
+        options = head.options;
         outcome = await this.#try(head);
       }
       if (outcome.kind === 'granted') {
         backoff.reset();
-        this.#give(outcome, ttl);
+        this.#give(outcome, options);
         if (this.#isServedHere) break;
         outcome = undefined;
         continue;
@@ -243,7 +259,14 @@ export class WaitQueue implements LineOwner<LockRequest> {
       // From here on the head waits, not for one bounded command but for others: its deadline needs a timer.
       if (this.#line.first !== undefined) this.#line.watch(this.#line.first);
       if (outcome.kind === 'busy') {
-        await this.#waitBehind(outcome.remaining, ttl, backoff);
+        await this.#waitBehind(outcome.remaining, options.ttl, backoff);
+      } else if (outcome.kind === 'conflict') {
+        if (this.#line.first !== undefined) {
+          this.#line.refuse(
+            this.#line.first,
+            limitError(this.name.key, options.access, outcome.access),
+          );
+        }
       } else if (outcome.kind === 'unavailable' && !this.#hasWaited(this.#line.first)) {
         // It's told at once that there's nobody to ask.
         const error = unavailableError(this.name.key, outcome);
@@ -263,12 +286,22 @@ export class WaitQueue implements LineOwner<LockRequest> {
     return this.#stand?.told === true || (this.#answered && caller?.announced === true);
   }
 
-  async #try({ options: { ttl }, dueAt }: LockRequest): Promise<AcquireOutcome> {
+  async #try(head: LockRequest): Promise<AcquireOutcome> {
+    const {
+      dueAt,
+      options: { ttl, access },
+    } = head;
     const { backend, clock, commandTimeout, stands } = this.context;
     const now = clock.now();
     this.#woken = false;
     this.#lookAt = Number.POSITIVE_INFINITY;
-    this.#stand ??= newStand(this.context.newToken());
+    this.#stand ??= newStand(this.context.newToken(), access);
+    if (this.#stand.access !== access) {
+      // What was reserved for it, or is about to be, is of no use to the one who inherits its place.
+      const { told, sequence } = this.#stand;
+      this.context.cleanUp.cancel({ name: this.name, token: this.#stand.token, ttl });
+      this.#changeStand({ ...newStand(this.context.newToken(), access), told, sequence });
+    }
     const stand = this.#stand;
     const callerDeadline = stand.told ? dueAt : Math.max(dueAt, now + FIRST_TRY);
     const notAfter = Math.min(now + commandTimeout, callerDeadline);
@@ -280,8 +313,10 @@ export class WaitQueue implements LineOwner<LockRequest> {
       name: this.name,
       token: stand.token,
       ttl,
+      access,
       notAfter,
       place: queues ? { aliveFor: lifeOf(ttl), sequence: stand.sequence } : undefined,
+      ...(head.stoodBehind && access !== 'exclusive' && { waitsSince: head.since }),
     });
     if (outcome.kind !== 'unavailable') this.#answered = true;
     switch (outcome.kind) {
@@ -309,7 +344,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
     return outcome;
   }
 
-  #give(grant: Granted, ttl: number): void {
+  #give(grant: Granted, { ttl, access }: ResolvedLockOptions): void {
     // There's one wherever something was tried.
     const stand = this.#stand as Stand;
     // The caller that was tried for may have given up, or may have left the place to one that asked for another ttl.
@@ -317,6 +352,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
     const usable =
       head !== undefined &&
       head.options.ttl === ttl &&
+      head.options.access === access &&
       this.context.clock.now() < validUntil(grant.sentAt, ttl);
     if (usable) {
       this.#changeStand(undefined);
@@ -335,7 +371,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
       if (head !== undefined) this.#line.watch(head);
       // One that couldn't be used doesn't cost its place.
       const { told, sequence } = stand;
-      this.#changeStand({ ...newStand(this.context.newToken()), told, sequence });
+      this.#changeStand({ ...newStand(this.context.newToken(), access), told, sequence });
     }
   }
 
@@ -435,6 +471,10 @@ export class WaitQueue implements LineOwner<LockRequest> {
     if (request.announced) return;
     request.announced = true;
     this.context.events.emit('waiting', () => ({ key: this.name.key, remaining }));
+    const circle = this.context.waits?.begins(this.name, request);
+    if (circle === undefined) return;
+    this.#line.refuse(request, LockDeadlockError.ofCircle(this.name.key, circle));
+    this.#onLeft();
   }
 
   /** The error of a caller whose deadline has passed. */
@@ -459,6 +499,8 @@ export interface WaitQueueContext {
   readonly events: LockEmitter;
   readonly cleanUp: CleanUp;
   readonly deadlines: Deadlines;
+  /** None: deadlocks aren't looked for. */
+  readonly waits: WaitGraph | undefined;
   readonly commandTimeout: number;
   readonly localHandover: boolean;
   readonly backoff: ResolvedBackoff;
@@ -487,6 +529,7 @@ interface Alarm {
 
 interface Stand {
   readonly token: string;
+  readonly access: Access;
   /** The place that the backend gave it. */
   sequence: number | undefined;
   /** The backend has said "busy": whoever stands here has begun to wait. */
@@ -497,8 +540,18 @@ interface Stand {
   unavailable: Unavailable | undefined;
 }
 
-function newStand(token: string): Stand {
-  return { token, sequence: undefined, told: false, left: 0, unavailable: undefined };
+function newStand(token: string, access: Access): Stand {
+  return { token, access, sequence: undefined, told: false, left: 0, unavailable: undefined };
+}
+
+/** The error for one who gives another limit than those who hold the key. */
+export function limitError(key: string, asked: Access, held: Access): LockConfigError {
+  const [given, theirs] = [capacityOf(asked), capacityOf(held)];
+  return new LockConfigError(
+    `Expected option \`limit\` for the lock '${key}' to be ${theirs}, as others hold it with, got ${given}. Give it one limit everywhere.`,
+    'limit',
+    given,
+  );
 }
 
 /** The error for a backend that can't be asked. */

@@ -1,6 +1,7 @@
 import { isObservable } from 'rxjs';
 
 import type { Lock } from '../core/lock.js';
+import type { LockKeys } from '../core/lock-name.js';
 import type { LockOptions } from '../core/options.js';
 import { currentLockIndex } from './current-lock.decorator.js';
 import { type GuardOptions, guardOptions } from './guard.options.js';
@@ -13,7 +14,7 @@ import { injectServiceInto, serviceOf } from './redis-lock.token.js';
 
 /** A key function is given the arguments of the method. Which these are, only the place of the decorator tells. */
 // oxlint-disable-next-line typescript/no-explicit-any
-type KeyFunction = (...args: any[]) => string;
+type KeyFunction = (...args: any[]) => LockKeys;
 // oxlint-disable-next-line typescript/no-explicit-any
 type AnyMethod = (...args: any[]) => unknown;
 
@@ -24,7 +25,7 @@ export interface KeyFunctionMismatch<Expected extends readonly unknown[]> {
 
 /** Stands on a method whose parameters the key accepts: `unknown` where they fit, else what can't be satisfied. */
 type Accepting<K, M extends AnyMethod> = K extends KeyFunction
-  ? K extends (...args: Parameters<M>) => string
+  ? K extends (...args: Parameters<M>) => LockKeys
     ? unknown
     : KeyFunctionMismatch<Parameters<M>>
   : unknown;
@@ -40,7 +41,8 @@ export type DistributedLockDecorator<K> = <M extends AnyMethod>(
  * Runs a method under a lock: takes it, runs the method, gives it back.
  *
  * The key is a text, a template over the arguments (`'order:{0}:{1.customer.id}'`), or a function of them, whose
- * parameters the compiler checks against the method's. Braces in a text are written `{{` and `}}`.
+ * parameters the compiler checks against the method's. Braces in a text are written `{{` and `}}`. A list of texts, or a
+ * function that returns one, takes all of these keys or none.
  *
  * Works on the methods of controllers, providers and gateways, below and above any other decorator (`@Get`, `@Cron`,
  * Swagger's), in subclasses and on request-scoped providers. The method becomes asynchronous. Its own result and
@@ -58,11 +60,14 @@ export type DistributedLockDecorator<K> = <M extends AnyMethod>(
  * @DistributedLock((id: string) => `order:${id}`)
  * async pay(id: string, payment: Payment) {}
  *
+ * @DistributedLock(['account:{0}', 'account:{1}'])
+ * async transfer(from: string, to: string, amount: number) {}
+ *
  * @Cron('0 * * * *')
  * @DistributedLock('hourly-report', { onBusy: 'skip', holdAtLeast: '30s' })
  * async report() {}
  */
-export function DistributedLock<K extends string | KeyFunction>(
+export function DistributedLock<K extends LockKeys | KeyFunction>(
   key: K,
   options: GuardOptions = {},
 ): DistributedLockDecorator<K> {
@@ -88,7 +93,7 @@ export function DistributedLock<K extends string | KeyFunction>(
 /** As `using`, but what goes on after the method has returned is handed to the caller while the lock is still held. */
 function callUnderLock(
   locks: RedisLockService,
-  key: string,
+  key: LockKeys,
   options: LockOptions,
   work: (lock: Lock) => unknown,
 ): Promise<unknown> {

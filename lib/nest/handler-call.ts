@@ -63,7 +63,12 @@ export class HandlerCall {
   }
 
   #watch(handle: () => unknown): unknown {
-    if (this.#over) throw new LockLostError(this.lock.key, 'released', this.lock.fencingToken);
+    if (this.#over)
+      throw new LockLostError(
+        this.lock.key,
+        'released',
+        Math.max(...this.lock.fencingTokens.values()),
+      );
     this.#running += 1;
     let result: unknown;
     try {

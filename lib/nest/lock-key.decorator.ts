@@ -15,7 +15,7 @@ import { injectServiceInto } from './redis-lock.token.js';
  * The key is a text, a template over the request, or a function of the `ExecutionContext`, which may be asynchronous.
  * Templates read, for HTTP, what the request has: `{params.id}`, `{query.x}`, `{body.order.id}`, `{headers.x-tenant}`,
  * `{user.id}`; for GraphQL `{args.id}` and the same of the HTTP request; for RPC and WebSocket `{data.x}`. Braces in a
- * text are written `{{` and `}}`.
+ * text are written `{{` and `}}`. A list of texts, or a function that returns one, takes all of these keys or none.
  *
  * It brings the interceptor along, so that no handler with a `@LockKey` ever runs without its lock; give it another
  * place among the interceptors with `@UseInterceptors(RedisLockInterceptor)`.

@@ -1,7 +1,7 @@
 import type { ExecutionContext } from '@nestjs/common';
 
 import { LockConfigError, LockKeyError } from '../core/errors.js';
-import { LockName } from '../core/lock-name.js';
+import { type LockKeys, LockName } from '../core/lock-name.js';
 
 /**
  * Where a lock's key comes from: a text, a template, or a function.
@@ -141,12 +141,18 @@ function found(value: unknown): string {
 }
 
 /** Makes the key out of a method's arguments. */
-export type ArgumentsKey = (args: readonly unknown[]) => string;
+export type ArgumentsKey = (args: readonly unknown[]) => LockKeys;
 
 /** What `@DistributedLock` makes its key with. @throws LockConfigError */
 export function keyFromArguments(source: unknown): ArgumentsKey {
   if (typeof source === 'function') {
     return (args) => checkedKey((source as (...args: readonly unknown[]) => unknown)(...args));
+  }
+  if (Array.isArray(source)) {
+    const parts = listed(source).map(
+      (part) => keyFromArguments(part) as (args: readonly unknown[]) => string,
+    );
+    return (args) => parts.map((part) => part(args));
   }
   const template = templateOf(source, '@DistributedLock');
   for (const { root, source: placeholder } of template.placeholders) {
@@ -168,16 +174,23 @@ export function keyFromArguments(source: unknown): ArgumentsKey {
 /**
  * What `@LockKey` makes its key with: a function of the execution context may be asynchronous.
  */
-export type LockKeySource = string | ((context: ExecutionContext) => string | Promise<string>);
+export type LockKeySource =
+  LockKeys | ((context: ExecutionContext) => LockKeys | Promise<LockKeys>);
 
 /** Makes the key out of the execution context of a handler. */
-export type ContextKey = (context: ExecutionContext) => Promise<string>;
+export type ContextKey = (context: ExecutionContext) => Promise<LockKeys>;
 
 /** What the interceptor makes its key with. @throws LockConfigError */
 export function keyFromContext(source: unknown): ContextKey {
   if (typeof source === 'function') {
     return async (context) =>
       checkedKey(await (source as (context: ExecutionContext) => unknown)(context));
+  }
+  if (Array.isArray(source)) {
+    const parts = listed(source).map(
+      (part) => keyFromContext(part) as (context: ExecutionContext) => Promise<string>,
+    );
+    return (context) => Promise.all(parts.map((part) => part(context)));
   }
   const template = templateOf(source, '@LockKey', requestPath);
   for (const { root, source: placeholder } of template.placeholders) {
@@ -274,9 +287,24 @@ function staticKey(template: LockKeyTemplate, source: unknown): string {
   return key;
 }
 
-function checkedKey(key: unknown): string {
+/** A list of keys holds texts and templates: a function returns a whole list itself. */
+function listed(source: readonly unknown[]): readonly unknown[] {
+  const wrong = source.find((part) => typeof part !== 'string');
+  if (source.length === 0 || wrong !== undefined) {
+    throw new LockConfigError(
+      `Expected a list of lock keys to hold texts or templates, one at least, got ${source.length === 0 ? 'an empty one' : `one with ${found(wrong)}`}.`,
+      'key',
+      source,
+    );
+  }
+  return source;
+}
+
+function checkedKey(key: unknown): LockKeys {
   if (typeof key === 'string') return key;
+  // What is in it, is checked like any key.
+  if (Array.isArray(key)) return key as string[];
   throw new LockKeyError(
-    `A lock key function must return a text, but it returned ${key instanceof Promise ? 'a promise' : found(key)}.`,
+    `A lock key function must return a text or a list of texts, but it returned ${key instanceof Promise ? 'a promise' : found(key)}.`,
   );
 }

@@ -27,6 +27,7 @@ const ANSWERS: Record<
 > = {
   LOCK_BUSY: { status: HttpStatus.CONFLICT, error: 'Conflict' },
   LOCK_TIMEOUT: { status: HttpStatus.CONFLICT, error: 'Conflict' },
+  LOCK_DEADLOCK: { status: HttpStatus.CONFLICT, error: 'Conflict' },
   LOCK_KEY: { status: HttpStatus.BAD_REQUEST, error: 'Bad Request' },
   LOCK_UNAVAILABLE: {
     status: HttpStatus.SERVICE_UNAVAILABLE,
@@ -53,7 +54,7 @@ const RETRY_AFTER = 1;
  *
  * | code | HTTP | |
  * |---|---|---|
- * | LOCK_BUSY, LOCK_TIMEOUT | 409 | with `Retry-After` |
+ * | LOCK_BUSY, LOCK_TIMEOUT, LOCK_DEADLOCK | 409 | with `Retry-After` |
  * | LOCK_KEY | 400 | |
  * | LOCK_UNAVAILABLE | 503 | with `Retry-After` |
  * | LOCK_LOST, LOCK_CONFIG | 500 | logged, and told no more than the code |

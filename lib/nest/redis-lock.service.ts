@@ -7,6 +7,7 @@ import {
 import type { LockState } from '../core/backend/lock-backend.js';
 import type { LockEventName, LockListener } from '../core/events.js';
 import type { Lock } from '../core/lock.js';
+import type { LockKeys } from '../core/lock-name.js';
 import {
   type AcquireOptions,
   Locker,
@@ -77,19 +78,19 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
    * });
    * await locks.using('report', { onBusy: 'skip' }, () => report());
    */
-  using<T>(key: string, work: (lock: Lock) => T | PromiseLike<T>): Promise<T>;
+  using<T>(key: LockKeys, work: (lock: Lock) => T | PromiseLike<T>): Promise<T>;
   using<T>(
-    key: string,
+    key: LockKeys,
     options: UsingOptions & { onBusy: 'skip' },
     work: (lock: Lock) => T | PromiseLike<T>,
   ): Promise<T | undefined>;
   using<T>(
-    key: string,
+    key: LockKeys,
     options: UsingOptions,
     work: (lock: Lock) => T | PromiseLike<T>,
   ): Promise<T>;
   using<T>(
-    key: string,
+    key: LockKeys,
     optionsOrWork: UsingOptions | ((lock: Lock) => T | PromiseLike<T>),
     work?: (lock: Lock) => T | PromiseLike<T>,
   ): Promise<T | undefined> {
@@ -107,7 +108,7 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
    * @example
    * await using lock = await locks.acquire('stock:42', { waitTimeout: '2s', signal });
    */
-  acquire(key: string, options?: AcquireOptions): Promise<Lock> {
+  acquire(key: LockKeys, options?: AcquireOptions): Promise<Lock> {
     return this.#locker.acquire(key, options);
   }
 
@@ -119,7 +120,7 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
    * const lock = await locks.tryAcquire('stock:42');
    * if (lock !== null) await lock.release();
    */
-  tryAcquire(key: string, options?: TryAcquireOptions): Promise<Lock | null> {
+  tryAcquire(key: LockKeys, options?: TryAcquireOptions): Promise<Lock | null> {
     return this.#locker.tryAcquire(key, options);
   }
 

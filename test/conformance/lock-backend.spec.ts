@@ -12,6 +12,7 @@ import { LockEmitter } from '../../lib/core/events.js';
 import { freeRecord, recordOf } from '../support/lock-keys.js';
 import { eventually } from '../support/eventually.js';
 import { RedisServer } from '../support/redis-server.js';
+import { describeAccess } from './lock-access.suite.js';
 import { type BackendStore, describeLockBackend } from './lock-backend.suite.js';
 
 let standalone: RedisServer;
@@ -32,7 +33,14 @@ afterAll(async () => {
   await Promise.all([standalone.stop(), clusterNode.stop()]);
 });
 
-describeLockBackend('Redis', () => openRedisStore(standalone, standalone.url));
+const KNOWS = { knowsWhoListens: true };
+
+describeLockBackend(
+  'Redis',
+  () => openRedisStore(standalone, standalone.url),
+  KNOWS,
+  describeAccess,
+);
 
 describeLockBackend(
   'Redis Cluster',
@@ -48,9 +56,10 @@ describeLockBackend(
     };
   },
   { knowsWhoListens: false },
+  describeAccess,
 );
 
-describeLockBackend('memory', async () => openMemoryStore());
+describeLockBackend('memory', async () => openMemoryStore(), KNOWS, describeAccess);
 
 async function openRedisStore(
   server: RedisServer,

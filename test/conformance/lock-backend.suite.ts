@@ -7,6 +7,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import type { Access } from '../../lib/core/access.js';
 import {
   type AcquireOutcome,
   type AcquireRequest,
@@ -41,14 +42,23 @@ export interface BackendTraits {
   readonly knowsWhoListens: boolean;
 }
 
-const TTL = 10_000;
+/** Three processes on one store, fresh for each test. */
+export interface Parties {
+  readonly a: Party;
+  readonly b: Party;
+  readonly c: Party;
+  readonly store: BackendStore;
+  newName(): LockName;
+}
+
+export const TTL = 10_000;
 /** How long a reserved key waits for its waiter. */
 const CLAIM_WINDOW = 1_000;
 /** How long a fence counter may outlive its lease. */
 const FENCE_RETENTION = 10_000;
 
 /** A process: a backend that listens, and what it was told. */
-class Party {
+export class Party {
   readonly woken: (string | undefined)[] = [];
   /** Who was told when to look at the latest, in ms. */
   /** Owners of the held keys that somebody else began to wait for. */
@@ -88,10 +98,10 @@ class Party {
     name: LockName,
     options: Partial<AcquireRequest> = {},
   ): Promise<HeldToken & { readonly fencingToken: number }> {
-    const { token = randomUUID(), ttl = TTL } = options;
+    const { token = randomUUID(), ttl = TTL, access = 'exclusive' } = options;
     const outcome = await this.ask(name, { ...options, token, ttl });
     if (outcome.kind !== 'granted') throw new Error(`Not granted: ${JSON.stringify(outcome)}`);
-    return { name, token, ttl, fencingToken: outcome.fencingToken };
+    return { name, token, ttl, access, fencingToken: outcome.fencingToken };
   }
 
   /** Stands in the queue of a key that is held. */
@@ -101,13 +111,14 @@ class Party {
       token = randomUUID(),
       aliveFor = TTL,
       sequence,
-    }: { token?: string; aliveFor?: number; sequence?: number } = {},
+      access = 'exclusive',
+    }: { token?: string; aliveFor?: number; sequence?: number; access?: Access } = {},
   ): Promise<HeldToken & { readonly sequence: number }> {
-    const outcome = await this.ask(name, { token, place: { aliveFor, sequence } });
+    const outcome = await this.ask(name, { token, access, place: { aliveFor, sequence } });
     if (outcome.kind !== 'busy' || outcome.sequence === undefined) {
       throw new Error(`Not queued: ${JSON.stringify(outcome)}`);
     }
-    return { name, token, ttl: TTL, sequence: outcome.sequence };
+    return { name, token, ttl: TTL, access, sequence: outcome.sequence };
   }
 
   release(
@@ -133,7 +144,9 @@ class Party {
 export function describeLockBackend(
   title: string,
   openStore: () => Promise<BackendStore>,
-  { knowsWhoListens }: BackendTraits = { knowsWhoListens: true },
+  { knowsWhoListens }: BackendTraits,
+  /** Further parts of the table. */
+  describeMore: (parties: () => Parties) => void,
 ): void {
   describe(`LockBackend: ${title}`, () => {
     let store: BackendStore;
@@ -167,6 +180,8 @@ export function describeLockBackend(
       await store.close();
       expect(endless).toEqual([]);
     });
+
+    describeMore(() => ({ a, b, c, newName, store }));
 
     describe('acquire', () => {
       it('grants a free key', async () => {
@@ -737,7 +752,9 @@ export function describeLockBackend(
         const first = await b.wait(name);
         const second = await c.wait(name);
         expect(await b.backend.cancel(first)).toEqual({ kind: 'cancelled' });
-        expect((await a.state(name)).pending).toEqual([{ sequence: second.sequence }]);
+        expect((await a.state(name)).pending).toEqual([
+          { sequence: second.sequence, access: 'exclusive' },
+        ]);
         await a.release(held);
         expect(await c.ask(name, { token: second.token })).toMatchObject({ kind: 'granted' });
         expect(b.woken).toEqual([]);
@@ -779,7 +796,9 @@ export function describeLockBackend(
         for (const token of [randomUUID(), elsewhere.token, randomUUID()]) {
           expect(await c.backend.cancel({ name, token })).toEqual({ kind: 'cancelled' });
         }
-        expect((await a.state(name)).pending).toEqual([{ sequence: waiter.sequence }]);
+        expect((await a.state(name)).pending).toEqual([
+          { sequence: waiter.sequence, access: 'exclusive' },
+        ]);
         expect(await a.backend.extend([held, elsewhere])).toMatchObject([
           { kind: 'extended' },
           { kind: 'extended' },
@@ -813,13 +832,15 @@ export function describeLockBackend(
             pid: process.pid,
             application: 'conformance',
             kept: false,
+            access: 'exclusive',
           },
         ]);
         expect(holders[0]?.since.getTime()).toBeGreaterThanOrEqual(before - 1);
         expect(holders[0]?.since.getTime()).toBeLessThanOrEqual(Date.now() + 1);
         expect(holders[0]?.remaining).toBeGreaterThan(4_000);
         expect(holders[0]?.remaining).toBeLessThanOrEqual(5_000);
-        expect(pending).toEqual(waiters.map(({ sequence }) => ({ sequence })));
+        const access = 'exclusive';
+        expect(pending).toEqual(waiters.map(({ sequence }) => ({ sequence, access })));
       });
 
       it('shows neither a reservation as a holder nor its waiter as waiting', async () => {

@@ -11,6 +11,7 @@ import { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
 import { keysInUse } from '../support/lock-keys.js';
 import { RedisServer } from '../support/redis-server.js';
+import { describeLockerAccess } from './locker-access.suite.js';
 import { describeLocker, type LockerStore } from './locker.suite.js';
 
 let server: RedisServer;
@@ -57,8 +58,10 @@ async function openMemoryStore(always: Omit<LockerOptions, 'connection'>): Promi
     openBackend: () => new MemoryBackend({ application: undefined }, store),
     leftovers: async () => {
       const now = performance.now();
-      return [...store.entries].flatMap(([key, { owner, queue }]) =>
-        (owner !== undefined && owner.until > now) || queue.some((w) => w.aliveUntil > now)
+      return [...store.entries].flatMap(([key, { owner, sharers, queue }]) =>
+        (owner !== undefined && owner.until > now) ||
+        [...sharers.values()].some(({ until }) => until > now) ||
+        queue.some((w) => w.aliveUntil > now)
           ? [key]
           : [],
       );
@@ -71,4 +74,6 @@ for (const localHandover of [true, false]) {
   const how = localHandover ? 'passing leases on' : 'without local hand-over';
   describeLocker(`Redis, ${how}`, () => openRedisStore({ localHandover }));
   describeLocker(`memory, ${how}`, () => openMemoryStore({ localHandover }));
+  describeLockerAccess(`access over Redis, ${how}`, () => openRedisStore({ localHandover }));
+  describeLockerAccess(`access over memory, ${how}`, () => openMemoryStore({ localHandover }));
 }

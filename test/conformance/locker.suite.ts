@@ -401,7 +401,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(await firstError).toBe('enough');
         expect(await secondError).toBeInstanceOf(LockTimeoutError);
         // It has kept the place that the first had.
-        expect((await locker.query(key)).pending).toEqual([{ sequence }]);
+        expect((await locker.query(key)).pending).toMatchObject([{ sequence }]);
         await lock.release();
         await (await third).release();
       });
@@ -1022,6 +1022,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
             pid: process.pid,
             application: 'shop',
             kept: false,
+            access: 'exclusive',
           },
         ]);
         expect(held[0]?.since.getTime()).toBeGreaterThanOrEqual(before - 1);

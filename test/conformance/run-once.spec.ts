@@ -152,4 +152,20 @@ describe('runOnce, where Redis is away,', () => {
     expect(performance.now() - started).toBeLessThan(3_000);
     await eventually(async () => (await other.runs('gone'))[0]?.state === 'crashed');
   });
+
+  it('records the end of a run also where the server has no memory left', async () => {
+    const locker = open();
+    const client = new Redis(server.url);
+    closables.push({ close: async () => client.disconnect() });
+    try {
+      await locker.runOnce('full', { per: '1m', at: new Date(0) }, async () => {
+        await client.config('SET', 'maxmemory', '1');
+      });
+      const next = locker.runOnce('full', { per: '1m', at: new Date(60_000) }, () => 1);
+      await expect(next).rejects.toMatchObject({ name: 'LockUnavailableError', reason: 'refused' });
+      expect(await locker.runs('full')).toMatchObject([{ tick: new Date(0), state: 'done' }]);
+    } finally {
+      await client.config('SET', 'maxmemory', '0');
+    }
+  });
 });

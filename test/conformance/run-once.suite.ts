@@ -642,12 +642,27 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         expect(await recorded()).toEqual([]);
       });
 
-      it('has a lock that ends with it', async () => {
-        const replica = open(0, { holdAtLeast: '5s' });
+      it('has a lock of its own that ends with it, whatever the defaults of the locker are', async () => {
+        const defaults = {
+          holdAtLeast: '5s',
+          mode: 'shared',
+          renew: false,
+          onBusy: 'skip',
+        } as const;
+        const [replica, other] = [open(0, defaults), open(0, defaults)];
+        const end = await replica.begin({ ttl: 150, retryCrashed: true });
+        const started = performance.now();
+        const waiting = other.run({ retryCrashed: true });
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        expect(await end()).toMatchObject({ kind: 'ran' });
+        expect(await waiting).toMatchObject({ kind: 'skipped', reason: 'done' });
+        expect(performance.now() - started).toBeLessThan(4_000);
         let lock: Lock | undefined;
+        replica.reading = MINUTE;
         await replica.run({}, (held) => {
           lock = held;
         });
+        expect(lock?.access).toBe('exclusive');
         expect(() => lock?.assertHeld()).toThrow(LockLostError);
       });
     });

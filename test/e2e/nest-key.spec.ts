@@ -118,10 +118,51 @@ describe('A key template over arguments', () => {
     ['order:{id}', /use @LockKey/],
     [42, /a text, a template or a function/],
     [undefined, /a text, a template or a function/],
-    [['a', 'b'], /a text, a template or a function/],
+    [[], /one at least, got an empty one/],
+    [['a', 7], /hold texts or templates, .* got one with 7|a number/],
+    [['a', () => 'b'], /hold texts or templates/],
+    [['a', ['b']], /got one with an array/],
+    [['a', 'order:{'], /single {/],
   ])('that is wrong is a LockConfigError where the decorator stands: %p', (template, message) => {
     expect(() => DistributedLock(template as string)).toThrow(LockConfigError);
     expect(() => DistributedLock(template as string)).toThrow(message);
+  });
+});
+
+describe('Several keys', () => {
+  it.each<[unknown, unknown[], readonly string[]]>([
+    [['a', 'b'], [], ['a', 'b']],
+    [
+      ['acc:{0}', 'acc:{1}', 'fixed'],
+      ['x', 'y'],
+      ['acc:x', 'acc:y', 'fixed'],
+    ],
+    [(from: string, to: string) => [`acc:${from}`, `acc:${to}`], ['x', 'y'], ['acc:x', 'acc:y']],
+  ])('%p over %j are %j', async (source, args, keys) => {
+    expect(keyFromArguments(source)(args)).toEqual(keys);
+  });
+
+  it('are held together while the decorated method or the handler runs', async () => {
+    @Controller()
+    class Accounts {
+      @Inject(RedisLockService) readonly locks!: RedisLockService;
+
+      @DistributedLock(['acc:{0}', 'acc:{1}'])
+      async transfer(_from: string, _to: string): Promise<readonly string[] | undefined> {
+        return this.locks.current()?.keys;
+      }
+
+      @Post(':from/:to')
+      @LockKey(['acc:{params.from}', 'acc:{params.to}'], { mode: 'shared' })
+      async show(@CurrentLock() lock: Lock): Promise<unknown> {
+        return { keys: lock.keys, access: lock.access };
+      }
+    }
+    await using app = await NestApp.start({ controllers: [Accounts] });
+    expect(await app.get(Accounts).transfer('y', 'x')).toEqual(['acc:x', 'acc:y']);
+    expect(await app.get(Accounts).transfer('x', 'x')).toEqual(['acc:x']);
+    const shown = await app.fetch('/x/y', { method: 'POST' });
+    expect(await shown.json()).toEqual({ keys: ['acc:x', 'acc:y'], access: 'shared' });
   });
 });
 
@@ -131,7 +172,6 @@ describe('A key function', () => {
     [null, 'null'],
     [1, '1'],
     [{}, 'an object'],
-    [['a'], 'an array'],
     [Promise.resolve('a'), 'a promise'],
   ])('that returns no text is a LockKeyError: %p', (result, finding) => {
     expect(() => keyFromArguments(() => result)([])).toThrow(

@@ -64,8 +64,8 @@ class Methods {
 function refused(locks: RedisLockService): void {
   // @ts-expect-error a key function gives a text
   DistributedLock((id: string) => id.length);
-  // @ts-expect-error one key only
-  DistributedLock(['a', 'b']);
+  // @ts-expect-error a list of keys is one of texts
+  DistributedLock(['a', 7]);
   // @ts-expect-error no such option
   DistributedLock('key', { waitTime: 1 });
   // @ts-expect-error no such value

@@ -23,7 +23,7 @@ export async function recordOf(
   { state: string; fence: number; until: number; token: string; ended: boolean } | undefined
 > {
   if ((await client.type(key)) !== 'string') return undefined;
-  const match = /^([hrkf]) (\d{16}) (\d{13}) (\S+) /.exec((await client.get(key)) ?? '');
+  const match = /^([hrkfs]) (\d{16}) (\d{13}) (\S+) /.exec((await client.get(key)) ?? '');
   if (match === null) return undefined;
   const [, state, fence, until, token] = match as unknown as [
     string,

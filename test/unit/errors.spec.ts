@@ -3,6 +3,7 @@ import { describe, expect, it } from '@jest/globals';
 import {
   LockBusyError,
   LockConfigError,
+  LockDeadlockError,
   LockError,
   type LockErrorCode,
   LockKeyError,
@@ -48,6 +49,12 @@ const BY_CODE: Record<
     name: 'LockLostError',
     fields: { key: 'k', reason: 'expired', fencingToken: 42 },
     remedy: /"k" is no longer held.*Raise ttl/,
+  },
+  LOCK_DEADLOCK: {
+    error: LockDeadlockError.ofCircle('b', ['a', 'b', 'a']),
+    name: 'LockDeadlockError',
+    fields: { key: 'b', circle: ['a', 'b', 'a'] },
+    remedy: /"b" would never end: "a" → "b" → "a".*one order everywhere, or all at once/,
   },
   LOCK_KEY: {
     error: new LockKeyError('Do it so.', 'k', cause),

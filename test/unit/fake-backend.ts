@@ -3,16 +3,23 @@
  * replies, wake-ups and deadlines can be played, also those that a network shows once a year.
  */
 import type {
+  AcquireAllOutcome,
+  AcquireAllRequest,
   AcquireOutcome,
   AcquireRequest,
   CancelOutcome,
+  DowngradeOutcome,
+  DowngradeRequest,
   ExtendOutcome,
   HeldToken,
+  HolderOutcome,
   LockBackend,
+  MarkBlockedOutcome,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
   Unavailable,
+  UnmarkBlockedOutcome,
 } from '../../lib/core/backend/lock-backend.js';
 import { MemoryRunStore } from '../../lib/core/backend/memory-run-store.js';
 import type { LockName } from '../../lib/core/lock-name.js';
@@ -31,6 +38,8 @@ export class FakeBackend implements LockBackend {
     'cancel',
     this.log,
   );
+  readonly joins = new Calls<AcquireAllRequest, AcquireAllOutcome>('tryAcquireAll', this.log);
+  readonly downgrades = new Calls<DowngradeRequest, DowngradeOutcome>('downgrade', this.log);
   readonly queries = new Calls<LockName, QueryOutcome>('query', this.log);
   closed = false;
 
@@ -40,6 +49,28 @@ export class FakeBackend implements LockBackend {
 
   tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
     return this.tryAcquires.call(request);
+  }
+
+  readonly joinsKeys = true;
+
+  tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {
+    return this.joins.call(request);
+  }
+
+  downgrade(request: DowngradeRequest): Promise<DowngradeOutcome> {
+    return this.downgrades.call(request);
+  }
+
+  async markBlocked(): Promise<MarkBlockedOutcome> {
+    return { kind: 'taken' };
+  }
+
+  async unmarkBlocked(): Promise<UnmarkBlockedOutcome> {
+    return { kind: 'unmarked' };
+  }
+
+  async holderOf(): Promise<HolderOutcome> {
+    return { kind: 'none' };
   }
 
   extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {

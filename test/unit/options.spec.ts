@@ -112,6 +112,29 @@ const PER_LOCK: Record<keyof LockOptions, Option> = {
     remedy: /one of 'wait', 'skip', 'throw'/,
   },
   renew: trueOrFalse,
+  mode: {
+    right: ['exclusive', 'shared'].map((each) => [each, each]),
+    wrong: [...NO_TEXT, ['', "''"], ['Shared', "'Shared'"], ['read', "'read'"]],
+    remedy: /one of 'exclusive', 'shared'/,
+  },
+  limit: {
+    right: [
+      [1, 'limit:1'],
+      [100_000, 'limit:100000'],
+    ],
+    wrong: [
+      [0, '0'],
+      [-1, '-1'],
+      [1.5, '1.5'],
+      [100_001, '100001'],
+      [Number.NaN, 'NaN'],
+      [Number.POSITIVE_INFINITY, 'Infinity'],
+      [null, 'null'],
+      ['3', "'3'"],
+      [{}, 'an object'],
+    ],
+    remedy: /a whole number from 1 to 100000/,
+  },
   signal: {
     right: [
       [controller.signal, controller.signal],
@@ -173,6 +196,7 @@ const PER_LOCKER: Record<Exclude<keyof LockerOptions, keyof LockOptions>, Option
   drainTimeout: durationOf(1),
   requireConnection: trueOrFalse,
   localHandover: trueOrFalse,
+  detectDeadlocks: trueOrFalse,
   wakeUp: {
     right: ['publish', 'poll'].map((each) => [each, each]),
     wrong: [...NO_TEXT, ['', "''"], ['Poll', "'Poll'"], ['subscribe', "'subscribe'"]],
@@ -236,7 +260,8 @@ describe.each([
     for (const [given, expected] of right) {
       const resolved = resolve({ [option]: given }) as Record<string, unknown>;
       const { defaults = {} } = resolved as { defaults?: object };
-      expect({ ...defaults, ...resolved }).toHaveProperty([option], expected);
+      const becomes = ['mode', 'limit'].includes(option) ? 'access' : option;
+      expect({ ...defaults, ...resolved }).toHaveProperty([becomes], expected);
     }
   });
 
@@ -340,6 +365,7 @@ describe('options', () => {
     expect(resolveLockerOptions({ connection: 'memory' })).toEqual({
       connection: 'memory',
       defaults: {
+        access: 'exclusive',
         ttl: 10_000,
         waitTimeout: 10_000,
         onBusy: 'wait',
@@ -353,6 +379,7 @@ describe('options', () => {
       requireConnection: false,
       drainTimeout: 10_000,
       localHandover: true,
+      detectDeadlocks: true,
       wakeUp: 'publish',
       backoff: { first: 20, longest: 500 },
       application: undefined,

@@ -56,7 +56,7 @@ describe('Renewal', () => {
         sentAt: clock.now(),
         othersSince: Number.POSITIVE_INFINITY,
         ttl: TTL,
-        hold: { renew, maxHold, holdAtLeast },
+        hold: { renew, maxHold, holdAtLeast, access: 'exclusive' },
         ...grant,
       },
       clock,

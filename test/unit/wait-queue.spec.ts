@@ -10,6 +10,7 @@ import { LockName } from '../../lib/core/lock-name.js';
 import { LockRequest } from '../../lib/core/lock-request.js';
 import { type AcquireOptions, Locker } from '../../lib/core/locker.js';
 import { type LockerOptions, resolveLockOptions } from '../../lib/core/options.js';
+import { WaitGraph } from '../../lib/core/wait-graph.js';
 import { WaitQueue } from '../../lib/core/wait-queue.js';
 import type { Deadlines } from '../../lib/core/waiting-line.js';
 import { FakeClock, settled } from '../support/fake-clock.js';
@@ -62,6 +63,7 @@ describe('WaitQueue', () => {
       events: emitter,
       cleanUp,
       deadlines,
+      waits: new WaitGraph(() => []),
       commandTimeout: COMMAND_TIMEOUT,
       // So each caller stands at the backend. How a lease is passed on is below.
       localHandover: false,
@@ -93,6 +95,16 @@ describe('WaitQueue', () => {
     readonly heldKeys?: readonly string[];
   }
 
+  /** A lock that the caller holds meanwhile. */
+  function lockOn(key: string): HeldLock {
+    const hold = resolveLockOptions({});
+    const grant = {
+      ...{ name: LockName.of('lock', key), token: key, fencingToken: 1, ttl: TTL, hold },
+      ...{ sentAt: clock.now(), othersSince: Number.POSITIVE_INFINITY },
+    };
+    return new HeldLock(new Lease(grant, clock, () => {}), keeper);
+  }
+
   /** A caller, with what came of it. */
   class Caller {
     grant: LeaseGrant | undefined;
@@ -104,7 +116,7 @@ describe('WaitQueue', () => {
         waitTimeout: wait,
         ...(signal && { signal }),
       });
-      queue.enter(new LockRequest('k', options, clock.now(), heldKeys)).then(
+      queue.enter(new LockRequest('k', options, clock.now(), heldKeys.map(lockOn))).then(
         (lock) => (this.grant = grants.get(lock)),
         (error: unknown) => (this.error = error),
       );
@@ -1135,7 +1147,7 @@ describe('WaitQueue: local hand-over', () => {
         await backend.queries.answer({ kind: 'found', state: { key: 'k', held: [], pending: [] } });
         return (await state).pending;
       };
-      expect(await pending()).toEqual([{ sequence: undefined }]);
+      expect(await pending()).toEqual([{ sequence: undefined, access: 'exclusive' }]);
       await release(first);
       expect(await pending()).toEqual([]);
       await release(second.lock);

@@ -1,3 +1,4 @@
+import type { Access } from '../access.js';
 import type { LockName } from '../lock-name.js';
 import type { WakeUp } from '../wake-up.js';
 import type { RunStore } from './run-store.js';
@@ -23,16 +24,37 @@ export interface LockBackend {
   connect(): Promise<{ kind: 'connected' } | Unavailable>;
 
   /**
-   * Takes the key if it's free and no live waiter is ahead, or if it's reserved for this token. Asked again with a
-   * token that already holds the key, grants it again, for a full ttl from now.
+   * Takes the key if it's free, or held by others with whom it can be shared, and no live waiter is ahead; or if it's
+   * reserved for this token. Asked again with a token that already holds the key, grants it again, for a full ttl from now.
    */
   tryAcquire(request: AcquireRequest): Promise<AcquireOutcome>;
+
+  /** Whether {@link tryAcquireAll} can take any keys at once; else it's given one at a time. */
+  readonly joinsKeys: boolean;
+
+  /**
+   * Takes several keys, all or none of them; never queues. With `fencingToken`, all of them are held by these tokens, and
+   * get that one.
+   */
+  tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome>;
 
   /** Prolongs leases to a full ttl from now, each only if its token still holds its key. One outcome each, in order. */
   extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]>;
 
-  /** Gives the key back if this token holds it, and hands it on to the first live waiter. */
+  /** Gives the key back if this token holds it, and hands it on to the first live waiters. */
   release(request: ReleaseRequest): Promise<ReleaseOutcome>;
+
+  /** Turns a key that this token holds alone into one that it shares with readers, and lets in those who wait. */
+  downgrade(request: DowngradeRequest): Promise<DowngradeOutcome>;
+
+  /** Notes at a key that its holder waits for another key. */
+  markBlocked(request: MarkBlockedRequest): Promise<MarkBlockedOutcome>;
+
+  /** Takes such a note back. */
+  unmarkBlocked(request: UnmarkBlockedRequest): Promise<UnmarkBlockedOutcome>;
+
+  /** Who holds a key alone, and what this holder is known to wait for. */
+  holderOf(name: LockName): Promise<HolderOutcome>;
 
   /** Undoes whatever an acquire with this token has done or left: a grant, a reservation, a place in the queue. */
   cancel(request: CancelRequest): Promise<CancelOutcome>;
@@ -50,6 +72,8 @@ export interface HeldToken {
   readonly token: string;
   /** In ms. */
   readonly ttl: number;
+  /** @default 'exclusive' */
+  readonly access?: Access;
 }
 
 export interface AcquireRequest extends HeldToken {
@@ -60,7 +84,32 @@ export interface AcquireRequest extends HeldToken {
   readonly notAfter: number;
   /** Where given, and the key is held, the token is queued (or keeps its place). */
   readonly place: Place | undefined;
+  /**
+   * Monotonic local time at which the caller began to wait here, where others of its process stood at the backend in its
+   * stead: it's ahead of those who came later. For those who share a key; left out: it comes now.
+   */
+  readonly waitsSince?: number;
 }
+
+export interface AcquireAllRequest extends Pick<AcquireRequest, 'ttl' | 'notAfter'> {
+  readonly wanted: readonly Pick<HeldToken, 'name' | 'token'>[];
+  readonly access: Access;
+  readonly fencingToken: number | undefined;
+}
+
+export type AcquireAllOutcome =
+  /** One fencing token for all of them. */
+  | {
+      readonly kind: 'granted';
+      readonly fencingToken: number;
+      readonly sentAt: number;
+      readonly othersWait: boolean;
+    }
+  /** The first that isn't to be had. */
+  | { readonly kind: 'busy'; readonly index: number; readonly remaining: number | undefined }
+  | { readonly kind: 'late' }
+  | { readonly kind: 'conflict'; readonly index: number; readonly access: Access }
+  | Unavailable;
 
 /** A waiter's place in the queue of a key. */
 export interface Place {
@@ -100,6 +149,8 @@ export type AcquireOutcome =
     }
   /** The command arrived after `notAfter` and did nothing. */
   | { readonly kind: 'late' }
+  /** It's held under another limit; nothing was done. */
+  | { readonly kind: 'conflict'; readonly access: Access }
   | Unavailable;
 
 export type ExtendOutcome =
@@ -119,6 +170,44 @@ export type ReleaseOutcome =
   | { readonly kind: 'released' }
   /** The key was no longer this token's; nothing was done. */
   | { readonly kind: 'taken' }
+  | Unavailable;
+
+export interface DowngradeRequest extends HeldToken {
+  /** That of the present holder. */
+  readonly fencingToken: number;
+}
+
+export type DowngradeOutcome = ReleaseOutcome;
+
+export interface MarkBlockedRequest extends Pick<HeldToken, 'name' | 'token'> {
+  /** Of this wait; random. */
+  readonly mark: string;
+  readonly waitsFor: LockName;
+  /** Server time in µs since when it's noted elsewhere; left out: from now. */
+  readonly since: number | undefined;
+  /** In ms. */
+  readonly lasts: number;
+}
+
+export type MarkBlockedOutcome =
+  { readonly kind: 'marked'; readonly since: number } | { readonly kind: 'taken' } | Unavailable;
+
+export interface UnmarkBlockedRequest {
+  readonly name: LockName;
+  readonly mark: string;
+}
+
+export type UnmarkBlockedOutcome = { readonly kind: 'unmarked' } | Unavailable;
+
+export type HolderOutcome =
+  | {
+      readonly kind: 'held';
+      readonly token: string;
+      readonly blocked:
+        { readonly mark: string; readonly since: number; readonly waitsFor: LockName } | undefined;
+    }
+  /** It's free, or held in another way. */
+  | { readonly kind: 'none' }
   | Unavailable;
 
 export interface CancelRequest extends Pick<HeldToken, 'name' | 'token'> {
@@ -149,6 +238,7 @@ export interface HolderState {
   readonly application: string | undefined;
   /** The work is done and the key is kept for `holdAtLeast`. */
   readonly kept: boolean;
+  readonly access: Access;
 }
 
 export interface WaiterState {
@@ -157,4 +247,5 @@ export interface WaiterState {
    * holder of its own, and would be served by it without asking Redis; no other process knows of them.
    */
   readonly sequence: number | undefined;
+  readonly access: Access;
 }

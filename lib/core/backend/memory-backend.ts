@@ -1,20 +1,30 @@
 import { hostname } from 'node:os';
 
+import { type Access, capacityOf, limitsDiffer } from '../access.js';
 import { type Clock, systemClock, type Timer } from '../clock.js';
 import type { LockName } from '../lock-name.js';
 import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
 import {
+  type AcquireAllOutcome,
+  type AcquireAllRequest,
   type AcquireOutcome,
   type AcquireRequest,
   type CancelOutcome,
   type CancelRequest,
+  type DowngradeOutcome,
+  type DowngradeRequest,
   type ExtendOutcome,
   FENCE_RANGE,
   type HeldToken,
+  type HolderOutcome,
   type LockBackend,
+  type MarkBlockedOutcome,
+  type MarkBlockedRequest,
   type QueryOutcome,
   type ReleaseOutcome,
   type ReleaseRequest,
+  type UnmarkBlockedOutcome,
+  type UnmarkBlockedRequest,
 } from './lock-backend.js';
 import { type JobRuns, MemoryRunStore } from './memory-run-store.js';
 
@@ -39,7 +49,7 @@ export class MemoryStore {
   entryOf(name: LockName): MemoryEntry {
     let entry = this.entries.get(name.owner);
     if (entry === undefined) {
-      entry = { owner: undefined, queue: [], fence: 0, fenceUntil: 0 };
+      entry = { owner: undefined, sharers: new Map(), queue: [], fence: 0, fenceUntil: 0 };
       this.entries.set(name.owner, entry);
       this.#sweepLater();
     }
@@ -47,6 +57,9 @@ export class MemoryStore {
       // A holder that was cut off may have used its whole range.
       if (entry.owner.kind === 'held') entry.fence += FENCE_RANGE - 1;
       entry.owner = undefined;
+    }
+    for (const [token, { until }] of entry.sharers) {
+      if (until <= this.clock.now()) entry.sharers.delete(token);
     }
     return entry;
   }
@@ -57,9 +70,10 @@ export class MemoryStore {
       () => {
         this.#sweep = undefined;
         const now = this.clock.now();
-        for (const [key, { owner, queue, fenceUntil }] of this.entries) {
+        for (const [key, { owner, sharers, queue, fenceUntil }] of this.entries) {
           const inUse =
             (owner !== undefined && owner.until > now) ||
+            [...sharers.values()].some(({ until }) => until > now) ||
             fenceUntil > now ||
             queue.some((w) => w.aliveUntil >= now);
           if (!inUse) this.entries.delete(key);
@@ -99,101 +113,165 @@ export class MemoryBackend implements LockBackend {
   }
 
   async tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
-    const { token, ttl, place } = request;
+    const { token, ttl, place, access = 'exclusive', waitsSince } = request;
     const now = this.#clock.now();
     if (now > request.notAfter) return { kind: 'late' };
     const entry = this.#store.entryOf(request.name);
-    if (entry.owner?.kind === 'held' && entry.owner.token === token) {
-      entry.owner.until = now + ttl;
-      const { fencingToken } = entry.owner;
-      return { kind: 'granted', fencingToken, sentAt: now, othersWait: entry.queue.length > 0 };
+    const granted = (fencingToken: number): AcquireOutcome => {
+      const othersWait = entry.queue.length > 0;
+      return { kind: 'granted', fencingToken, sentAt: now, othersWait };
+    };
+    const mine = mineOf(entry, token);
+    if (mine?.kind === 'held') {
+      mine.until = now + ttl;
+      return granted(mine.fencingToken);
     }
-    if (entry.owner === undefined) this.#handOn(entry, token);
-    if (
-      entry.owner === undefined ||
-      (entry.owner.kind === 'reserved' && entry.owner.token === token)
-    ) {
+    const [sharer] = entry.sharers.values();
+    if (sharer !== undefined && limitsDiffer(sharer.access, access)) {
+      return { kind: 'conflict', access: sharer.access };
+    }
+    const sequence =
+      place?.sequence ??
+      (waitsSince === undefined ? undefined : (Date.now() - (now - waitsSince)) * 1_000);
+    if (mine?.kind === 'reserved' || this.#handOn(entry, { token, access, sequence })) {
       const last = entry.fenceUntil > now ? entry.fence : 0;
       const fencingToken = Math.max(last + 1, Date.now() * 1_000);
       this.#rememberFence(entry, fencingToken, ttl);
-      entry.owner = {
-        kind: 'held',
-        token,
-        fencingToken,
-        since: new Date(),
-        application: this.#application,
-        until: now + ttl,
-        wakeUp: this.wakeUp,
-      };
-      return { kind: 'granted', fencingToken, sentAt: now, othersWait: entry.queue.length > 0 };
+      this.#hold(entry, token, access, fencingToken, now + ttl);
+      return granted(fencingToken);
     }
     const othersWaited = entry.queue.length > 0;
-    const sequence = place && this.#enqueue(entry, token, place.aliveFor, place.sequence);
-    if (!othersWaited && entry.queue.length > 0 && entry.owner.kind === 'held') {
+    const given = place && this.#enqueue(entry, token, access, place.aliveFor, sequence);
+    if (!othersWaited && entry.queue.length > 0 && entry.owner?.kind === 'held') {
       entry.owner.wakeUp.tell({ kind: 'othersWait', owner: request.name.owner });
     }
-    return { kind: 'busy', remaining: entry.owner.until - now, sequence };
+    return { kind: 'busy', remaining: endOf(entry, access) - now, sequence: given };
+  }
+
+  readonly joinsKeys = true;
+
+  async tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {
+    const { wanted, ttl, access, fencingToken: given } = request;
+    const now = this.#clock.now();
+    if (now > request.notAfter) return { kind: 'late' };
+    const entries = wanted.map(({ name }) => this.#store.entryOf(name));
+    let fencingToken = given ?? Date.now() * 1_000;
+    for (const [index, entry] of entries.entries()) {
+      const token = wanted[index]?.token as string;
+      if (mineOf(entry, token)?.kind !== 'held') {
+        const [sharer] = entry.sharers.values();
+        if (sharer !== undefined && limitsDiffer(sharer.access, access)) {
+          return { kind: 'conflict', index, access: sharer.access };
+        }
+        if (given !== undefined || entry.queue.length > 0 || !mayEnter(entry, access)) {
+          return { kind: 'busy', index, remaining: Math.max(0, endOf(entry, access) - now) };
+        }
+      }
+      const last = entry.fenceUntil > now ? entry.fence : 0;
+      if (given === undefined) fencingToken = Math.max(fencingToken, last + 1);
+    }
+    for (const [index, entry] of entries.entries()) {
+      this.#rememberFence(entry, fencingToken, ttl);
+      this.#hold(entry, wanted[index]?.token as string, access, fencingToken, now + ttl);
+    }
+    return { kind: 'granted', fencingToken, sentAt: now, othersWait: false };
   }
 
   async extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
     const now = this.#clock.now();
     return leases.map(({ name, token, ttl }) => {
       const entry = this.#store.entryOf(name);
-      const { owner } = entry;
-      if (owner?.kind !== 'held' || owner.token !== token) return { kind: 'taken' };
-      owner.until = now + ttl;
-      this.#rememberFence(entry, owner.fencingToken, ttl);
+      const mine = mineOf(entry, token);
+      if (mine?.kind !== 'held') return { kind: 'taken' };
+      mine.until = now + ttl;
+      this.#rememberFence(entry, mine.fencingToken, ttl);
       return { kind: 'extended', sentAt: now };
     });
   }
 
   async release({ name, token, lastFence, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
     const entry = this.#store.entryOf(name);
-    const { owner } = entry;
-    if (owner?.kind !== 'held' || owner.token !== token) return { kind: 'taken' };
+    const mine = mineOf(entry, token);
+    if (mine?.kind !== 'held') return { kind: 'taken' };
     this.#rememberFence(entry, lastFence, 0);
     if (keepFor > 0) {
-      entry.owner = { ...owner, kind: 'kept', until: this.#clock.now() + keepFor };
+      mine.kind = 'kept';
+      mine.until = this.#clock.now() + keepFor;
       lookWithin(entry, keepFor);
     } else {
-      entry.owner = undefined;
-      this.#handOn(entry, undefined);
+      this.#leave(entry, token);
+      this.#handOn(entry);
     }
     return { kind: 'released' };
+  }
+
+  async downgrade({ name, token }: DowngradeRequest): Promise<DowngradeOutcome> {
+    const entry = this.#store.entryOf(name);
+    const { owner } = entry;
+    if (owner?.kind === 'held' && owner.token === token) {
+      entry.owner = undefined;
+      entry.sharers.set(token, { ...owner, access: 'shared' });
+      this.#handOn(entry);
+    }
+    return mineOf(entry, token)?.kind === 'held' ? { kind: 'released' } : { kind: 'taken' };
+  }
+
+  async markBlocked(request: MarkBlockedRequest): Promise<MarkBlockedOutcome> {
+    const { name, token, mark, waitsFor, since = Date.now() * 1_000, lasts } = request;
+    const entry = this.#store.entryOf(name);
+    if (entry.owner?.kind !== 'held' || entry.owner.token !== token) return { kind: 'taken' };
+    entry.blocked = { token, mark, waitsFor, since, until: this.#clock.now() + lasts };
+    return { kind: 'marked', since };
+  }
+
+  async unmarkBlocked({ name, mark }: UnmarkBlockedRequest): Promise<UnmarkBlockedOutcome> {
+    const entry = this.#store.entryOf(name);
+    if (entry.blocked?.mark === mark) entry.blocked = undefined;
+    return { kind: 'unmarked' };
+  }
+
+  async holderOf(name: LockName): Promise<HolderOutcome> {
+    const { owner, blocked } = this.#store.entryOf(name);
+    if (owner?.kind !== 'held') return { kind: 'none' };
+    const { token } = owner;
+    const valid = blocked?.token === token && blocked.until > this.#clock.now();
+    return { kind: 'held', token, blocked: valid ? blocked : undefined };
   }
 
   async cancel({ name, token, lastFence = 0 }: CancelRequest): Promise<CancelOutcome> {
     const entry = this.#store.entryOf(name);
     entry.queue = entry.queue.filter((waiter) => waiter.token !== token);
-    const { owner } = entry;
-    if (owner !== undefined && owner.kind !== 'kept' && owner.token === token) {
+    const mine = mineOf(entry, token);
+    if (mine !== undefined && mine.kind !== 'kept') {
       this.#rememberFence(entry, lastFence, 0);
-      entry.owner = undefined;
-      this.#handOn(entry, undefined);
+      this.#leave(entry, token);
     }
+    this.#handOn(entry);
     return { kind: 'cancelled' };
   }
 
   async query(name: LockName): Promise<QueryOutcome> {
     const now = this.#clock.now();
-    const { owner, queue } = this.#store.entryOf(name);
-    const held =
-      owner === undefined || owner.kind === 'reserved'
+    const { owner, sharers, queue } = this.#store.entryOf(name);
+    const held = [...(owner === undefined ? [] : [owner]), ...sharers.values()].flatMap((one) =>
+      one.kind === 'reserved'
         ? []
         : [
             {
-              fencingToken: owner.fencingToken,
-              since: owner.since,
-              remaining: owner.until - now,
+              fencingToken: one.fencingToken,
+              since: one.since,
+              remaining: one.until - now,
               host: hostname(),
               pid: process.pid,
-              application: owner.application,
-              kept: owner.kind === 'kept',
+              application: one.application,
+              kept: one.kind === 'kept',
+              access: one.access,
             },
-          ];
+          ],
+    );
     const pending = queue
       .filter((waiter) => waiter.aliveUntil >= now)
-      .map(({ sequence }) => ({ sequence }));
+      .map(({ sequence, access }) => ({ sequence, access }));
     return { kind: 'found', state: { key: name.key, held, pending } };
   }
 
@@ -209,7 +287,13 @@ export class MemoryBackend implements LockBackend {
     );
   }
 
-  #enqueue(entry: MemoryEntry, token: string, aliveFor: number, hint: number | undefined): number {
+  #enqueue(
+    entry: MemoryEntry,
+    token: string,
+    access: Access,
+    aliveFor: number,
+    hint: number | undefined,
+  ): number {
     const aliveUntil = this.#clock.now() + aliveFor;
     const known = entry.queue.find((waiter) => waiter.token === token);
     if (known !== undefined) {
@@ -218,25 +302,104 @@ export class MemoryBackend implements LockBackend {
     }
     const sequence = hint ?? Math.max(Date.now() * 1_000, (entry.queue.at(-1)?.sequence ?? 0) + 1);
     const wakeUp = this.wakeUp.listening ? this.wakeUp : undefined;
-    entry.queue.push({ token, sequence, aliveUntil, wakeUp });
+    entry.queue.push({ token, access, sequence, aliveUntil, wakeUp });
     entry.queue.sort((a, b) => a.sequence - b.sequence);
     return sequence;
   }
 
-  /** Reserves a free key for the first live waiter, as the script of the same name does. */
-  #handOn(entry: MemoryEntry, claimant: string | undefined): void {
-    const now = this.#clock.now();
-    for (let head = entry.queue.shift(); head !== undefined; head = entry.queue.shift()) {
-      if (head.token === claimant) return;
-      const { wakeUp } = head;
-      const gone = wakeUp !== undefined && !this.#store.wakeUps.has(wakeUp);
-      if (head.aliveUntil < now || gone) continue;
-      entry.owner = { kind: 'reserved', token: head.token, until: now + CLAIM_WINDOW };
-      wakeUp?.tell({ kind: 'woken', token: head.token, within: 0 });
-      lookWithin(entry, CLAIM_WINDOW);
-      return;
-    }
+  #hold(
+    entry: MemoryEntry,
+    token: string,
+    access: Access,
+    fencingToken: number,
+    until: number,
+  ): void {
+    const held: MemoryHolder = {
+      kind: 'held',
+      token,
+      access,
+      fencingToken,
+      since: new Date(),
+      application: this.#application,
+      wakeUp: this.wakeUp,
+      until,
+    };
+    if (access === 'exclusive') entry.owner = held;
+    else entry.sharers.set(token, held);
   }
+
+  #leave(entry: MemoryEntry, token: string): void {
+    if (entry.owner?.token === token) entry.owner = undefined;
+    entry.sharers.delete(token);
+  }
+
+  /**
+   * Lets in whoever may enter, first come, first served, as the script of the same name does. Whether the claimant may,
+   * where one asks.
+   */
+  #handOn(entry: MemoryEntry, claimant?: Claimant): boolean {
+    const now = this.#clock.now();
+    let entered: Access | undefined;
+    const until = now + CLAIM_WINDOW;
+    let reserved = false;
+    for (;;) {
+      const [head] = entry.queue;
+      const claims =
+        claimant !== undefined &&
+        entered === undefined &&
+        (head === undefined ||
+          head.token === claimant.token ||
+          (claimant.sequence !== undefined && claimant.sequence < head.sequence));
+      if (claims) {
+        if (!mayEnter(entry, claimant.access, entered)) break;
+        entry.queue = entry.queue.filter(({ token }) => token !== claimant.token);
+        entered = claimant.access;
+        continue;
+      }
+      if (head === undefined) break;
+      const { token, access, wakeUp } = head;
+      const gone = wakeUp !== undefined && !this.#store.wakeUps.has(wakeUp);
+      const alive = head.aliveUntil >= now && !gone;
+      if (alive && !mayEnter(entry, access, entered)) break;
+      entry.queue.shift();
+      if (!alive) continue;
+      const reservation: MemoryReservation = { kind: 'reserved', token, access, until };
+      if (access === 'exclusive') entry.owner = reservation;
+      else entry.sharers.set(token, reservation);
+      wakeUp?.tell({ kind: 'woken', token, within: 0 });
+      reserved = true;
+    }
+    if (reserved) lookWithin(entry, CLAIM_WINDOW);
+    return entered !== undefined;
+  }
+}
+
+interface Claimant {
+  readonly token: string;
+  readonly access: Access;
+  readonly sequence: number | undefined;
+}
+
+/** The one rule for who may enter. `entered`: who asks has, and isn't in the entry yet. */
+function mayEnter({ owner, sharers }: MemoryEntry, access: Access, entered?: Access): boolean {
+  const [sharer] = sharers.values();
+  const inside = entered ?? owner?.access ?? sharer?.access;
+  if (inside === undefined) return true;
+  const count = sharers.size + (entered === undefined ? 0 : 1);
+  return access !== 'exclusive' && access === inside && count < capacityOf(access);
+}
+
+/** What a token has of a key. */
+function mineOf({ owner, sharers }: MemoryEntry, token: string): MemoryOwner | undefined {
+  return owner?.token === token ? owner : sharers.get(token);
+}
+
+/** When one who waits may have it, if nobody prolongs or leaves sooner: one place of its own kind, or all others. */
+function endOf({ owner, sharers }: MemoryEntry, access: Access): number {
+  const ends = [...(owner === undefined ? [] : [owner]), ...sharers.values()];
+  const times = ends.map(({ until }) => until);
+  if (times.length === 0) return 0;
+  return ends.every((one) => one.access === access) ? Math.min(...times) : Math.max(...times);
 }
 
 /** Tells the first few waiters when to look at the latest, as the script of the same name does. */
@@ -272,10 +435,14 @@ class MemoryWakeUp implements WakeUp {
 }
 
 interface MemoryEntry {
+  /** Who has it alone. */
   owner: MemoryOwner | undefined;
+  /** Who share it, by token: all of one access. */
+  readonly sharers: Map<string, MemoryOwner>;
   /** By rising sequence. */
   queue: {
     readonly token: string;
+    readonly access: Access;
     readonly sequence: number;
     aliveUntil: number;
     /** None: it polls. */
@@ -283,17 +450,35 @@ interface MemoryEntry {
   }[];
   fence: number;
   fenceUntil: number;
+  /** What its holder waits for, where that has lasted for long. */
+  blocked?:
+    | {
+        readonly token: string;
+        readonly mark: string;
+        readonly waitsFor: LockName;
+        readonly since: number;
+        readonly until: number;
+      }
+    | undefined;
 }
 
 /** `until` is monotonic. */
-type MemoryOwner =
-  | { readonly kind: 'reserved'; readonly token: string; until: number }
-  | {
-      readonly kind: 'held' | 'kept';
-      readonly token: string;
-      readonly fencingToken: number;
-      readonly since: Date;
-      readonly application: string | undefined;
-      readonly wakeUp: MemoryWakeUp;
-      until: number;
-    };
+interface MemoryReservation {
+  readonly kind: 'reserved';
+  readonly token: string;
+  readonly access: Access;
+  until: number;
+}
+
+interface MemoryHolder {
+  kind: 'held' | 'kept';
+  readonly token: string;
+  readonly access: Access;
+  readonly fencingToken: number;
+  readonly since: Date;
+  readonly application: string | undefined;
+  readonly wakeUp: MemoryWakeUp;
+  until: number;
+}
+
+type MemoryOwner = MemoryReservation | MemoryHolder;

@@ -1,34 +1,52 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 
+import type { Access } from '../access.js';
 import type { Clock } from '../clock.js';
 import type { LockEmitter } from '../events.js';
-import type { LockName } from '../lock-name.js';
+import { LockName } from '../lock-name.js';
 import type { LockConnection } from '../options.js';
 import { Connection, ConnectionSource, type Replied } from '../redis/connection.js';
 import { RedisWakeUp } from '../redis/redis-wake-up.js';
 import { Script } from '../redis/script.js';
 import {
+  acquireAllScript,
   acquireScript,
+  blockedScript,
   cancelScript,
+  downgradeScript,
   extendScript,
+  leaveScript,
+  markBlockedScript,
+  prolongScript,
   queryScript,
   releaseScript,
+  shareScript,
+  unmarkBlockedScript,
 } from '../redis/scripts.generated.js';
 import { ServerClock } from '../redis/server-clock.js';
 import type {
+  AcquireAllOutcome,
+  AcquireAllRequest,
   AcquireOutcome,
   AcquireRequest,
   CancelOutcome,
   CancelRequest,
+  DowngradeOutcome,
+  DowngradeRequest,
   ExtendOutcome,
   HeldToken,
+  HolderOutcome,
   HolderState,
   LockBackend,
+  MarkBlockedOutcome,
+  MarkBlockedRequest,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
   Unavailable,
+  UnmarkBlockedOutcome,
+  UnmarkBlockedRequest,
 } from './lock-backend.js';
 import { RedisRunStore } from './redis-run-store.js';
 
@@ -39,7 +57,10 @@ type AcquireReply =
   | string
   | [nowMicros: string, 'granted', fence: string, othersWait: 0 | 1]
   | [nowMicros: string, 'busy', remaining: number, sequence: number]
-  | [nowMicros: string, 'late'];
+  | [nowMicros: string, 'late']
+  | [nowMicros: string, 'conflict', access: Access];
+
+type ExtendReply = [nowMicros: string, prolonged: string];
 
 const ACQUIRE = new Script<
   WaitKeys,
@@ -53,16 +74,71 @@ const ACQUIRE = new Script<
   ],
   AcquireReply
 >(acquireScript);
-const EXTEND = new Script<
+const SHARE = new Script<
+  WaitKeys,
+  readonly [
+    token: string,
+    ttl: number,
+    notAfter: number,
+    holder: string,
+    countReceivers: string,
+    access: Access,
+    sequence: number | '',
+    ...place: [] | [aliveFor: number, channel: string],
+  ],
+  AcquireReply
+>(shareScript);
+const ACQUIRE_ALL = new Script<
   readonly string[],
-  readonly [ttl: number, tokens: string],
-  [nowMicros: string, prolonged: string]
->(extendScript);
+  readonly [
+    ttl: number,
+    notAfter: number,
+    holder: string,
+    access: Access,
+    fence: number,
+    ...tokens: string[],
+  ],
+  | [nowMicros: string, 'granted', fence: string]
+  | [nowMicros: string, 'busy', index: number, remaining: number]
+  | [nowMicros: string, 'late']
+  | [nowMicros: string, 'conflict', index: number, access: Access]
+>(acquireAllScript);
+const EXTEND = new Script<readonly string[], readonly [ttl: number, tokens: string], ExtendReply>(
+  extendScript,
+);
+const PROLONG = new Script<
+  readonly string[],
+  readonly [ttl: number, ...tokens: string[]],
+  ExtendReply
+>(prolongScript);
 const RELEASE = new Script<
   WaitKeys,
   readonly [token: string, lastFence: number, keepFor: number, countReceivers: string],
   0 | 1
 >(releaseScript);
+const LEAVE = new Script<
+  WaitKeys,
+  readonly [token: string, keepFor: number, countReceivers: string],
+  0 | 1
+>(leaveScript);
+const DOWNGRADE = new Script<
+  WaitKeys,
+  readonly [token: string, fence: number, countReceivers: string],
+  0 | 1
+>(downgradeScript);
+const MARK_BLOCKED = new Script<
+  readonly [owner: string, blocked: string],
+  readonly [token: string, mark: string, since: number | '', waitsFor: string, lasts: number],
+  string | 0
+>(markBlockedScript);
+const UNMARK_BLOCKED = new Script<readonly [blocked: string], readonly [mark: string], 1>(
+  unmarkBlockedScript,
+);
+const BLOCKED = new Script<
+  readonly [owner: string, blocked: string],
+  readonly [],
+  [token?: string, mark?: string, since?: string, waitsFor?: string]
+>(blockedScript);
 const CANCEL = new Script<
   WaitKeys,
   readonly [token: string, lastFence: number, countReceivers: string],
@@ -71,7 +147,7 @@ const CANCEL = new Script<
 const QUERY = new Script<
   WaitKeys,
   readonly [],
-  [nowMicros: string, record: string, ...sequences: string[]]
+  [nowMicros: string, record: string, sharers: string[], waiters: string[]]
 >(queryScript);
 
 /**
@@ -126,7 +202,9 @@ export class RedisBackend implements LockBackend {
     return unavailable ?? this.#tryAcquire(request);
   }
 
-  #tryAcquire({ name, token, ttl, place, notAfter }: AcquireRequest): Promise<AcquireOutcome> {
+  #tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
+    const { name, token, ttl, place, notAfter, access } = request;
+    if (access !== undefined && access !== 'exclusive') return this.#tryShare(request, access);
     const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
     const holder = this.#holder;
     const countReceivers = this.#countReceivers;
@@ -147,6 +225,32 @@ export class RedisBackend implements LockBackend {
               channel,
               place.sequence ?? '',
             ],
+        notAfter,
+      )
+      .then(this.#readAcquire);
+  }
+
+  #tryShare(
+    { name, token, ttl, place, notAfter, waitsSince }: AcquireRequest,
+    access: Access,
+  ): Promise<AcquireOutcome> {
+    const arrival =
+      waitsSince === undefined ? '' : Math.floor(this.#serverClock.notBefore(waitsSince) * 1_000);
+    const args = [
+      token,
+      ttl,
+      Math.floor(this.#serverClock.notAfter(notAfter)),
+      this.#holder,
+      this.#countReceivers,
+      access,
+      place?.sequence ?? arrival,
+    ] as const;
+    const channel = this.wakeUp.listening ? this.wakeUp.channel : '';
+    return this.#connection
+      .run(
+        SHARE,
+        this.#waitKeysOf(name),
+        place === undefined ? args : [...args, place.aliveFor, channel],
         notAfter,
       )
       .then(this.#readAcquire);
@@ -178,8 +282,54 @@ export class RedisBackend implements LockBackend {
         };
       case 'late':
         return { kind: 'late' };
+      case 'conflict':
+        return { kind: 'conflict', access: reply[2] };
     }
   };
+
+  get joinsKeys(): boolean {
+    return !this.#source.isCluster;
+  }
+
+  async tryAcquireAll({
+    wanted,
+    ttl,
+    access,
+    notAfter,
+    fencingToken = 0,
+  }: AcquireAllRequest): Promise<AcquireAllOutcome> {
+    if (notAfter <= this.#clock.now()) return { kind: 'late' };
+    if (!this.#serverClock.known) {
+      const unavailable = await this.#synchronized();
+      if (unavailable !== undefined) return unavailable;
+    }
+    const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
+    const keys = wanted.flatMap(({ name }) => this.#waitKeysOf(name));
+    const tokens = wanted.map(({ token }) => token);
+    const outcome = await this.#connection.run(
+      ACQUIRE_ALL,
+      keys,
+      [ttl, serverNotAfter, this.#holder, access, fencingToken, ...tokens],
+      notAfter,
+    );
+    if (outcome.kind === 'unavailable') return outcome;
+    const { reply, sentAt, receivedAt } = outcome;
+    this.#serverClock.observe(Number(reply[0]) / 1_000, sentAt, receivedAt);
+    switch (reply[1]) {
+      case 'granted':
+        return { kind: 'granted', fencingToken: Number(reply[2]), sentAt, othersWait: false };
+      case 'busy':
+        return {
+          kind: 'busy',
+          index: reply[2] - 1,
+          remaining: reply[3] < 0 ? undefined : reply[3],
+        };
+      case 'late':
+        return { kind: 'late' };
+      case 'conflict':
+        return { kind: 'conflict', index: reply[2] - 1, access: reply[3] };
+    }
+  }
 
   async extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
     const groups = this.#groupsOf(leases);
@@ -195,14 +345,17 @@ export class RedisBackend implements LockBackend {
     return leases.map((lease) => outcomes.get(lease) as ExtendOutcome);
   }
 
-  /** Which leases go in one command: those of one ttl, with tokens of one length, which nearly always are all. */
+  /** Which leases go in one command: those of one ttl and kind, with tokens of one length, which nearly always are all. */
   #groupsOf(leases: readonly HeldToken[]): readonly (readonly HeldToken[])[] {
     // In a Cluster the keys of one script must share a slot, and those of two names seldom do.
     if (this.#source.isCluster) return leases.map((lease) => [lease]);
     const groups: HeldToken[][] = [];
     for (const lease of leases) {
       const group = groups.find(
-        ([one]) => one?.ttl === lease.ttl && one.token.length === lease.token.length,
+        ([one]) =>
+          one?.ttl === lease.ttl &&
+          one.token.length === lease.token.length &&
+          isShared(one) === isShared(lease),
       );
       if (group === undefined) groups.push([lease]);
       else group.push(lease);
@@ -211,13 +364,9 @@ export class RedisBackend implements LockBackend {
   }
 
   async #extendTogether(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {
-    const keys: string[] = [];
-    let tokens = '';
-    for (const { name, token } of leases) {
-      keys.push(this.#prefixed(name.owner));
-      tokens += `${token} `;
-    }
-    const outcome = await this.#connection.run(EXTEND, keys, [leases[0]?.ttl ?? 0, tokens]);
+    const outcome = await (leases.some(isShared)
+      ? this.#prolong(leases)
+      : this.#extendExclusive(leases));
     if (outcome.kind === 'unavailable') {
       // What is wrong with one (an ACL that doesn't know its prefix) isn't wrong with all.
       const mayBeOne = outcome.reason === 'refused' && leases.length > 1;
@@ -230,9 +379,63 @@ export class RedisBackend implements LockBackend {
     return leases.map((_, index) => (reply[1][index] === '1' ? extended : TAKEN));
   }
 
-  release({ name, token, lastFence, keepFor }: ReleaseRequest): Promise<ReleaseOutcome> {
+  #extendExclusive(leases: readonly HeldToken[]): Promise<Replied<ExtendReply> | Unavailable> {
+    const keys: string[] = [];
+    let tokens = '';
+    for (const { name, token } of leases) {
+      keys.push(this.#prefixed(name.owner));
+      tokens += `${token} `;
+    }
+    return this.#connection.run(EXTEND, keys, [leases[0]?.ttl ?? 0, tokens]);
+  }
+
+  #prolong(leases: readonly HeldToken[]): Promise<Replied<ExtendReply> | Unavailable> {
+    const keys = leases.flatMap(({ name }) => this.#waitKeysOf(name));
+    const tokens = leases.map(({ token }) => token);
+    return this.#connection.run(PROLONG, keys, [leases[0]?.ttl ?? 0, ...tokens]);
+  }
+
+  release(request: ReleaseRequest): Promise<ReleaseOutcome> {
+    const { name, token, lastFence, keepFor } = request;
+    if (isShared(request)) {
+      const args = [token, keepFor, this.#countReceivers] as const;
+      return this.#connection.run(LEAVE, this.#waitKeysOf(name), args).then(readRelease);
+    }
     const args = [token, lastFence, keepFor, this.#countReceivers] as const;
     return this.#connection.run(RELEASE, this.#waitKeysOf(name), args).then(readRelease);
+  }
+
+  downgrade({ name, token, fencingToken }: DowngradeRequest): Promise<DowngradeOutcome> {
+    const args = [token, fencingToken, this.#countReceivers] as const;
+    return this.#connection.run(DOWNGRADE, this.#waitKeysOf(name), args).then(readRelease);
+  }
+
+  async markBlocked(request: MarkBlockedRequest): Promise<MarkBlockedOutcome> {
+    const { name, token, mark, waitsFor, since = '', lasts } = request;
+    const keys = [this.#prefixed(name.owner), this.#prefixed(name.blocked)] as const;
+    const args = [token, mark, since, waitsFor.owner, lasts] as const;
+    const outcome = await this.#connection.run(MARK_BLOCKED, keys, args);
+    if (outcome.kind === 'unavailable') return outcome;
+    return outcome.reply === 0 ? TAKEN : { kind: 'marked', since: Number(outcome.reply) };
+  }
+
+  async unmarkBlocked({ name, mark }: UnmarkBlockedRequest): Promise<UnmarkBlockedOutcome> {
+    const keys = [this.#prefixed(name.blocked)] as const;
+    const outcome = await this.#connection.run(UNMARK_BLOCKED, keys, [mark]);
+    return outcome.kind === 'unavailable' ? outcome : { kind: 'unmarked' };
+  }
+
+  async holderOf(name: LockName): Promise<HolderOutcome> {
+    const keys = [this.#prefixed(name.owner), this.#prefixed(name.blocked)] as const;
+    const outcome = await this.#connection.run(BLOCKED, keys, []);
+    if (outcome.kind === 'unavailable') return outcome;
+    const [token, mark, since, waitsFor] = outcome.reply;
+    if (token === undefined) return { kind: 'none' };
+    if (mark === undefined || since === undefined || waitsFor === undefined) {
+      return { kind: 'held', token, blocked: undefined };
+    }
+    const blocked = { mark, since: Number(since), waitsFor: LockName.ofAnyOwner(waitsFor) };
+    return { kind: 'held', token, blocked };
   }
 
   async cancel({ name, token, lastFence = 0 }: CancelRequest): Promise<CancelOutcome> {
@@ -247,14 +450,17 @@ export class RedisBackend implements LockBackend {
   async query(name: LockName): Promise<QueryOutcome> {
     const outcome = await this.#connection.run(QUERY, this.#waitKeysOf(name), []);
     if (outcome.kind === 'unavailable') return outcome;
-    const [nowMicros, record, ...sequences] = outcome.reply;
-    const holder = holderOf(record, Number(nowMicros) / 1_000);
+    const [nowMicros, record, sharers, waiters] = outcome.reply;
+    const now = Number(nowMicros) / 1_000;
     return {
       kind: 'found',
       state: {
         key: name.key,
-        held: holder === undefined ? [] : [holder],
-        pending: sequences.map((sequence) => ({ sequence: Number(sequence) })),
+        held: holdersOf(record, sharers, now),
+        pending: pairsOf(waiters).map(([sequence, access]) => ({
+          sequence: Number(sequence),
+          access: access as Access,
+        })),
       },
     };
   }
@@ -308,25 +514,52 @@ function readRelease(outcome: Replied<0 | 1> | Unavailable): ReleaseOutcome {
   return outcome.reply === 1 ? RELEASED : TAKEN;
 }
 
-/** Reads an owner record (see `_record.lua`); `undefined` where the key is free, reserved, or holds what isn't ours. */
-function holderOf(record: string, now: number): HolderState | undefined {
-  const match = /^([hk]) (\d+) (\d+) \S+ (\{.*\})$/.exec(record);
-  if (match === null) return undefined;
-  const [, state, fence, until, holder] = match;
-  const remaining = Number(until) - now;
-  if (remaining <= 0) return undefined;
+function isShared({ access }: HeldToken): boolean {
+  return access !== undefined && access !== 'exclusive';
+}
+
+/**
+ * Who holds a key, by its owner record (see `_record.lua`) and its sharers (see `_sharers.lua`): nobody where it's free,
+ * reserved, or holds what isn't ours.
+ */
+function holdersOf(record: string, sharers: readonly string[], now: number): HolderState[] {
+  const match = /^([hks]) (\d+) (\d+) (\S+) (.*)$/.exec(record);
+  if (match === null) return [];
+  const [, state, fence, until, token, holder] = match as unknown as string[];
+  if (state !== 's')
+    return readHolder(`${state} ${fence} ${holder}`, Number(until) - now, 'exclusive');
+  return pairsOf(sharers)
+    .flatMap(([ends, info]) => readHolder(info, Number(ends) - now, token as Access))
+    .toSorted((a, b) => a.fencingToken - b.fencingToken);
+}
+
+/** Reads '<h|k> <fence> <holder>'. */
+function readHolder(info: string, remaining: number, access: Access): HolderState[] {
+  const match = /^([hk]) (\d+) (\{.*\})$/.exec(info);
+  if (match === null || remaining <= 0) return [];
+  const [, state, fence, holder] = match;
   const { host, pid, application } = JSON.parse(holder as string) as Pick<
     HolderState,
     'host' | 'pid' | 'application'
   >;
-  return {
-    fencingToken: Number(fence),
-    // A fencing token is the server's time of the grant in µs, unless that clock was set back since the grant before.
-    since: new Date(Number(fence) / 1_000),
-    remaining,
-    host,
-    pid,
-    application,
-    kept: state === 'k',
-  };
+  return [
+    {
+      fencingToken: Number(fence),
+      // A fencing token is the server's time of the grant in µs, unless that clock was set back since the grant before.
+      since: new Date(Number(fence) / 1_000),
+      remaining,
+      host,
+      pid,
+      application,
+      kept: state === 'k',
+      access,
+    },
+  ];
+}
+
+function pairsOf(list: readonly string[]): [string, string][] {
+  return Array.from({ length: list.length / 2 }, (_, i) => [
+    list[2 * i] as string,
+    list[2 * i + 1] as string,
+  ]);
 }

@@ -5,3 +5,5 @@ local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 -- So many fencing tokens belong to one lease, which may pass from caller to caller of its process.
 local FENCE_RANGE = 10000
+-- In the queue, sharers have scores below this, and waiters above; see _sharers.lua.
+local PLACES = 1e14

@@ -2,8 +2,8 @@
 -- nobody. The message is '<token> <ms>'; they only shorten their sleep, and ask when it ends. A few, in case that some
 -- of them are frozen.
 local function look_within(queue_key, waiters_key, milliseconds)
-  for _, waiter in ipairs(redis.call('ZRANGE', queue_key, 0, 2)) do
-    local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ (.+)$')
+  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
+    local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
     if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
   end
 end

@@ -1,15 +1,16 @@
 -- The owner record, all that is known of a key's lock: '<state> <fence> <until> <token> <holder>'.
 --
---   state   h held, r reserved for a waiter, k kept by nobody (holdAtLeast), f free and nobody waits
+--   state   h held, r reserved for a waiter, k kept by nobody (holdAtLeast), f free and nobody waits,
+--           s shared by several; see _sharers.lua
 --   fence   the last fencing token given, 16 digits; while held, the first of the lease's range
 --   until   server time at which it ends, in ms, 13 digits: then the key is free, though somebody may wait
---   token   the holder's, or that of the waiter it's reserved for; '-' where there's none
+--   token   the holder's, or that of the waiter it's reserved for; '-' where there's none; of sharers, their access
 --   holder  who holds it, as JSON; empty where nobody does
 --
 -- It outlives what it says, so that the next fencing token is larger than the last one also where the server's clock
 -- was set back, or is another's after a failover.
 local function read(record)
-  local state, fence, ends, token, holder = string.match(record, '^([hrkf]) (%d+) (%d+) (%S+) (.*)$')
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
   return state, tonumber(fence), tonumber(ends), token, holder
 end
 

@@ -1,5 +1,5 @@
 --[[
-Takes a key, or says who is ahead. Idempotent by token.
+Takes a key for one alone, or says who is ahead. Idempotent by token.
 
 KEYS[1] owner: the record, see _record.lua
 KEYS[2] queue: sorted set of waiting tokens by sequence
@@ -35,6 +35,7 @@ end
 
 --- @include _record.lua
 --- @include _hand-on.lua
+--- @include _place.lua
 local state, last, ends, of = nil, 0, 0, nil
 if record then state, last, ends, of = read(record) end
 
@@ -46,12 +47,16 @@ end
 
 -- A holder that was cut off may have used its whole range.
 if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
+local place = tonumber(ARGV[8])
 if not record or state and ends <= now then
-  local head = hand_on(KEYS[1], KEYS[2], KEYS[3], last, ARGV[5], token)
-  if not head or head == token then
+  -- Sharers whose record was lost are still inside; nobody knows how many may be.
+  local inside = {access = '?', count = count_sharers(KEYS[2], KEYS[3])}
+  if hand_on(KEYS[1], KEYS[2], KEYS[3], last, ARGV[5], inside, {token = token, access = 'exclusive', place = place}) then
     state, of = 'r', token
+  elseif inside.access == 'exclusive' then
+    state, of, ends = 'r', '-', now + CLAIM_WINDOW
   else
-    state, of, ends = 'r', head, now + CLAIM_WINDOW
+    state, of, ends = 's', inside.access, keep_sharers(KEYS[1], KEYS[2], KEYS[3], last, inside.access)
   end
 end
 
@@ -65,23 +70,8 @@ end
 local sequence = 0
 local alive_for = tonumber(ARGV[6])
 if alive_for then
-  local known = redis.call('ZSCORE', KEYS[2], token)
-  if known then
-    sequence = tonumber(known)
-  else
-    -- After the last, even if the clock was set back since it came.
-    local behind = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
-    sequence = tonumber(ARGV[8]) or math.max(tonumber(now_us), tonumber(behind or 0) + 1)
-    redis.call('ZADD', KEYS[2], string.format('%.0f', sequence), token)
-    if not behind and state == 'h' then
-      -- The holder's process may pass its lease on among its own callers, as long as it knows of nobody else.
-      local channel = string.match(record, '"channel":"([^"]+)"')
-      if channel then redis.pcall('PUBLISH', channel, '+' .. KEYS[1]) end
-    end
-  end
-  redis.call('HSET', KEYS[3], token, string.format('%.0f', now + alive_for) .. ' ' .. ARGV[7])
-  if redis.call('PTTL', KEYS[2]) < alive_for then redis.call('PEXPIRE', KEYS[2], alive_for) end
-  if redis.call('PTTL', KEYS[3]) < alive_for then redis.call('PEXPIRE', KEYS[3], alive_for) end
+  local waiter = {token = token, access = 'exclusive', alive_for = alive_for, channel = ARGV[7], place = place}
+  sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
 end
 -- What isn't ours, somebody has set by hand.
 local remaining = state and ends - now or redis.call('PTTL', KEYS[1])

@@ -13,10 +13,20 @@ Returns 1
 --- @include _server-time.lua
 --- @include _record.lua
 --- @include _free.lua
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('HDEL', KEYS[3], ARGV[1])
-local _, fence, _, token = read(redis.call('GET', KEYS[1]) or '')
+look_at_clock()
+local state, fence, ends, token = read(redis.call('GET', KEYS[1]) or '')
+-- What is kept for `holdAtLeast` was held and given back: there's nothing to undo.
+local was_sharer = sharer(KEYS[2], KEYS[3], ARGV[1])
+if not was_sharer or string.sub(was_sharer, 1, 2) ~= 'k ' then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('HDEL', KEYS[3], ARGV[1])
+end
 if token == ARGV[1] then
-  free(KEYS[1], KEYS[2], KEYS[3], math.max(fence, tonumber(ARGV[2])), ARGV[3])
+  free(KEYS[1], KEYS[2], KEYS[3], math.max(fence, tonumber(ARGV[2])), ARGV[3], {count = 0})
+elseif state == 's' and ends > now then
+  -- Those behind it may have waited for nobody else.
+  local inside = {access = token, count = count_sharers(KEYS[2], KEYS[3])}
+  -- None are there also where they were lost, though their record wasn't.
+  if inside.count > 0 or was_sharer then free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], inside) end
 end
 return 1

@@ -5,14 +5,26 @@ KEYS[1] owner
 KEYS[2] queue
 KEYS[3] waiters
 ARGV[1] none; present so that every script is called alike
-Returns {now us, owner record or '', then for each live waiter: its sequence}
+Returns {now us, owner record or '', {when it ends in ms, what is known of it, ... of each sharer}, {sequence, access, ... of each live waiter}}
 ]]
+--- @include _constants.lua
 --- @include _server-time.lua
 look_at_clock()
-local reply = {now_us, redis.call('GET', KEYS[1]) or ''}
+local sharers, waiters = {}, {}
 local queue = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
 for i = 1, #queue, 2 do
-  local alive_until = string.match(redis.call('HGET', KEYS[3], queue[i]) or '', '^(%d+)')
-  if alive_until and tonumber(alive_until) >= now then reply[#reply + 1] = queue[i + 1] end
+  local score, info = tonumber(queue[i + 1]), redis.call('HGET', KEYS[3], queue[i]) or ''
+  if score < PLACES then
+    if score > now then
+      sharers[#sharers + 1] = queue[i + 1]
+      sharers[#sharers + 1] = info
+    end
+  else
+    local alive_until, access = string.match(info, '^(%d+) (%S+) ')
+    if alive_until and tonumber(alive_until) >= now then
+      waiters[#waiters + 1] = queue[i + 1]
+      waiters[#waiters + 1] = access
+    end
+  end
 end
-return reply
+return {now_us, redis.call('GET', KEYS[1]) or '', sharers, waiters}

@@ -28,7 +28,7 @@ end
 --- @include _record.lua
 --- @include _free.lua
 if ARGV[3] == '0' then
-  free(KEYS[1], KEYS[2], KEYS[3], ARGV[2], ARGV[4])
+  free(KEYS[1], KEYS[2], KEYS[3], ARGV[2], ARGV[4], {count = 0})
 else
   look_at_clock()
   write(KEYS[1], 'k', tonumber(ARGV[2]), tonumber(ARGV[3]), '-', string.sub(record, 35 + #token))

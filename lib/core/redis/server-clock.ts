@@ -36,6 +36,11 @@ export class ServerClock {
     return localTime + this.#low - sinceObserved * DRIFT;
   }
 
+  /** A server time that isn't before the given local time: of one who began to wait then, so that it passes nobody. */
+  notBefore(localTime: number): number {
+    return localTime + this.#high + Math.abs(localTime - (this.#observedAt ?? localTime)) * DRIFT;
+  }
+
   /** Another server may answer next. */
   forget(): void {
     this.#observedAt = undefined;

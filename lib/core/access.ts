@@ -1,0 +1,20 @@
+/**
+ * How a lock is held: by one alone, by any number of readers together, or by so many at once. Those of one access may be
+ * inside together, within its limit; those of different ones exclude each other.
+ */
+export type Access = 'exclusive' | 'shared' | `limit:${number}`;
+
+export function accessOf(mode: 'exclusive' | 'shared', limit: number | undefined): Access {
+  return limit === undefined ? mode : `limit:${limit}`;
+}
+
+/** How many may be inside together. */
+export function capacityOf(access: Access): number {
+  if (access === 'exclusive') return 1;
+  return access === 'shared' ? Number.POSITIVE_INFINITY : Number(access.slice('limit:'.length));
+}
+
+/** Whether both are limits, and different ones: then one of the two callers is set wrong. */
+export function limitsDiffer(a: Access, b: Access): boolean {
+  return a !== b && a.startsWith('limit:') && b.startsWith('limit:');
+}
