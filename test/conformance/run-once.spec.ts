@@ -126,12 +126,13 @@ describe('runOnce, where Redis is away,', () => {
     const other = open();
     const options = { per: '1m', ttl: '5s', retryCrashed: true } as const;
     const outcome = runner.runOnce('back', options, async () => {
-      proxy.hold();
+      proxy.refuse();
+      proxy.cutAll();
       return 'result';
     });
     await eventually(async () => (await other.runs('back'))[0]?.state === 'running');
     const waiting = other.runOnce('back', options, () => 'again');
-    setTimeout(() => proxy.resume(), 600);
+    setTimeout(() => proxy.accept(), 600);
     expect(await outcome).toMatchObject({ kind: 'ran', result: 'result' });
     expect(await waiting).toMatchObject({ kind: 'skipped', reason: 'done' });
     expect(await other.runs('back')).toMatchObject([{ state: 'done', result: 'result' }]);
