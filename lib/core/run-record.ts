@@ -25,7 +25,10 @@ export interface RunRecord {
   readonly host: string;
   readonly pid: number;
   readonly application: string | undefined;
-  /** That of the lock it ran under; none where it was skipped. */
+  /**
+   * That of the lock it ran under; none where it was skipped. Of a tick's attempts, the second has the larger one. From tick
+   * to tick it rises with the server's clock, unless that was set back in between.
+   */
   readonly fencingToken: number | undefined;
   /** What the work resolved with, if it's small and can be written as JSON. */
   readonly result: unknown;
@@ -37,7 +40,7 @@ export interface RunRecord {
   readonly behind: Date | undefined;
 }
 
-/** What came of a call of {@link Locker.runOnce}. */
+/** What came of a call of `runOnce`. */
 export type RunOutcome<T> =
   | {
       readonly kind: 'ran';

@@ -139,8 +139,10 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
    *
    * Its own result and exception come through untouched, and are recorded: see {@link RedisLockService.runs}.
    *
-   * @throws LockUnavailableError, LockKeyError, LockConfigError: the function was not run. LockLostError: it ran to its end,
-   * but its lock was lost before that.
+   * @throws LockUnavailableError, LockKeyError, LockConfigError: the function was not run; nor with LockDeadlockError, where the
+   * caller waits (`retryCrashed`) and holds what the runner waits for. LockLostError: it ran to its end, but its lock was
+   * lost before that. The call ends within a few command timeouts, with `retryCrashed` and `per` more; where it runs the
+   * function, within a ttl after that has ended.
    *
    * @example
    * const outcome = await locks.runOnce('nightly-report', { per: '1d' }, () => report());
