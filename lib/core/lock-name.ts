@@ -101,6 +101,11 @@ export class LockName {
   get waiters(): string {
     return `${this.owner}:w`;
   }
+
+  /** What is known of the runs, where it's a job's: a hash from token to record. */
+  get runs(): string {
+    return `${this.owner}:runs`;
+  }
 }
 
 function escape(key: string): string {

@@ -33,6 +33,9 @@ import {
 } from './options.js';
 import { Reentry, type ReentryRequest } from './reentry.js';
 import { Renewal } from './renewal.js';
+import { RunOnce } from './run-once.js';
+import type { RunOnceOptions } from './run-options.js';
+import type { RunInfo, RunOutcome, RunRecord } from './run-record.js';
 import { TokenSource } from './token-source.js';
 import { WaitGraph } from './wait-graph.js';
 import { limitError, unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
@@ -88,6 +91,7 @@ export class Locker {
   /** When those who wait give up. */
   readonly #deadlines: Deadlines;
   readonly #tokens = new TokenSource();
+  readonly #runOnce: RunOnce;
   #state: 'open' | 'draining' | 'closed' = 'open';
   #closing: Promise<void> | undefined;
   /**
@@ -163,6 +167,16 @@ export class Locker {
       downgrade: (lease) => this.#downgrade(lease),
       newReentry: (lease) => this.#newReentry(lease),
     };
+    this.#runOnce = new RunOnce({
+      backend: this.#backend,
+      clock: this.#clock,
+      wallClock: parts.wallClock ?? (() => Date.now()),
+      random,
+      defaults: this.#options.defaults,
+      commandTimeout,
+      application: this.#options.application,
+      acquire: (key, lockOptions) => this.#take(key, lockOptions, waitOrThrow) as Promise<HeldLock>,
+    });
   }
 
   /**
@@ -277,6 +291,42 @@ export class Locker {
     const access = this.#queues.get(name.owner)?.waitsHere;
     if (access === undefined) return state;
     return { ...state, pending: [...state.pending, { sequence: undefined, access }] };
+  }
+
+  /**
+   * Runs a function once for each tick of a schedule, on whichever of the replicas claims the tick first; the others are told
+   * why it's skipped there. By the wall clock of each process, or by `at`; replicas that are slow, or whose clocks differ, run
+   * no tick twice. The function is given the lock under which it runs, and which tick it is.
+   *
+   * Its own result and exception come through untouched, and are recorded: see {@link Locker.runs}.
+   *
+   * @throws LockUnavailableError, LockKeyError, LockConfigError: the function was not run; nor with LockDeadlockError, where the
+   * caller waits (`retryCrashed`) and holds what the runner waits for. LockLostError: it ran to its end, but its lock was
+   * lost before that. The call ends within a few command timeouts, with `retryCrashed` and `per` more; where it runs the
+   * function, within a ttl after that has ended.
+   *
+   * @example
+   * const outcome = await locks.runOnce('nightly-report', { per: '1d' }, () => report());
+   * if (outcome.kind === 'skipped') console.log(outcome.reason, outcome.run.host);
+   */
+  async runOnce<T>(
+    job: string,
+    options: RunOnceOptions,
+    work: (lock: Lock, run: RunInfo) => T | PromiseLike<T>,
+  ): Promise<RunOutcome<T>> {
+    if (this.#refuses({ holding: this.#holding() })) {
+      throw new LockUnavailableError(job, 'shutting-down');
+    }
+    return this.#runOnce.run(job, options, work);
+  }
+
+  /**
+   * What is recorded of a job's runs, newest first. One that crashed is recorded as such when this, or the next tick, finds
+   * that its lock has ended.
+   * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   */
+  runs(job: string, options?: Pick<LockOptions, 'prefix'>): Promise<RunRecord[]> {
+    return this.#runOnce.list(job, options);
   }
 
   /** The lock under which the running call was started by `using`, if it's still held: the innermost, or that on `key`. */
@@ -906,4 +956,6 @@ export interface LockerParts {
   readonly backend?: LockBackend;
   readonly clock?: Clock;
   readonly random?: () => number;
+  /** In ms since the epoch: which tick of a schedule it is. */
+  readonly wallClock?: () => number;
 }

@@ -179,9 +179,10 @@ const LONGEST_BACKOFF = 500;
 /** More holders than this at once are no use of a lock. */
 const LARGEST_LIMIT = 100_000;
 
-type Check = (option: string, value: unknown) => unknown;
+/** Reads the value of an option, or throws a LockConfigError that names it. */
+export type Check = (option: string, value: unknown) => unknown;
 
-const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: Check } = {
+export const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: Check } = {
   ttl: (option, value) => duration(option, value, SHORTEST_TTL),
   waitTimeout: (option, value) =>
     duration(option, value, 1, "To not wait at all, use tryAcquire, or onBusy: 'skip' or 'throw'."),
@@ -275,7 +276,7 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
   return resolved;
 }
 
-function checked(
+export function checked(
   options: unknown,
   checks: Record<string, Check>,
   what: string,
@@ -304,7 +305,7 @@ function checked(
   return result;
 }
 
-function duration(
+export function duration(
   option: string,
   value: unknown,
   least: number,
@@ -337,12 +338,12 @@ function backoff(option: string, value: unknown): ResolvedBackoff {
   return { first, longest };
 }
 
-function boolean(option: string, value: unknown): boolean {
+export function boolean(option: string, value: unknown): boolean {
   if (typeof value !== 'boolean') throw invalid(option, value, 'true or false');
   return value;
 }
 
-function oneOf(option: string, value: unknown, allowed: readonly string[]): unknown {
+export function oneOf(option: string, value: unknown, allowed: readonly string[]): unknown {
   if (!allowed.includes(value as string))
     throw invalid(option, value, `one of ${allowed.map((a) => `'${a}'`).join(', ')}`);
   return value;
@@ -399,7 +400,12 @@ function connection(option: string, value: unknown): unknown {
   );
 }
 
-function invalid(option: string, value: unknown, expected: string, hint = ''): LockConfigError {
+export function invalid(
+  option: string,
+  value: unknown,
+  expected: string,
+  hint = '',
+): LockConfigError {
   return new LockConfigError(
     `Expected option \`${option}\` to be ${expected}, got ${shown(value)}.${hint === '' ? '' : ` ${hint}`}`,
     option,

@@ -26,6 +26,7 @@ import {
   type UnmarkBlockedOutcome,
   type UnmarkBlockedRequest,
 } from './lock-backend.js';
+import { type JobRuns, MemoryRunStore } from './memory-run-store.js';
 
 /** A reserved key waits so long for the waiter that was woken, in ms. */
 const CLAIM_WINDOW = 1_000;
@@ -39,6 +40,7 @@ const FENCE_RETENTION = 10_000;
 export class MemoryStore {
   readonly entries = new Map<string, MemoryEntry>();
   readonly wakeUps = new Set<MemoryWakeUp>();
+  readonly runs: JobRuns = new Map();
   #sweep: Timer | undefined;
 
   constructor(readonly clock: Clock = systemClock) {}
@@ -93,6 +95,7 @@ const sharedStore = new MemoryStore();
  */
 export class MemoryBackend implements LockBackend {
   readonly wakeUp: MemoryWakeUp;
+  readonly runs: MemoryRunStore;
   readonly #store: MemoryStore;
   readonly #clock: Clock;
   readonly #application: string | undefined;
@@ -102,6 +105,7 @@ export class MemoryBackend implements LockBackend {
     this.#clock = store.clock;
     this.#application = options.application;
     this.wakeUp = new MemoryWakeUp(store);
+    this.runs = new MemoryRunStore(store.runs);
   }
 
   async connect(): Promise<{ kind: 'connected' }> {

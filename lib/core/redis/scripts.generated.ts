@@ -551,6 +551,102 @@ return 1
 } as const;
 
 
+/** claim-run.lua */
+export const claimRunScript = {
+  name: 'claim-run',
+  numberOfKeys: 1,
+  sha1: '1f88b5233dac25b4a86709382f00835c14aebf5a',
+  source: `local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function load_runs(runs_key)
+  local runs = {}
+  local entries = redis.call('HGETALL', runs_key)
+  for i = 2, #entries, 2 do runs[#runs + 1] = cjson.decode(entries[i]) end
+  table.sort(runs, function(a, b)
+    if a.instant ~= b.instant then return a.instant > b.instant end
+    return a.attempt > b.attempt
+  end)
+  return runs
+end
+local function save(runs_key, run)
+  redis.call('HSET', runs_key, run.token, cjson.encode(run))
+end
+local function set_of(tokens)
+  local set = {}
+  for _, token in ipairs(tokens) do set[token] = true end
+  return set
+end
+local function bury(runs_key, runs, dead_tokens)
+  local dead = set_of(dead_tokens)
+  for _, run in ipairs(runs) do
+    if run.state == 'running' and dead[run.token] then
+      run.state = 'crashed'
+      save(runs_key, run)
+    end
+  end
+end
+look_at_clock()
+local request = cjson.decode(ARGV[1])
+local mine = request.run
+local runs = load_runs(KEYS[1])
+bury(KEYS[1], runs, request.dead)
+local same, nearest, last
+local running = {}
+for _, run in ipairs(runs) do
+  local distance = math.abs(run.instant - request.instant)
+  if distance * 2 < request.per and (not same or distance < nearest) then same, nearest = run, distance end
+  if run.state ~= 'skipped' then last = last or run end
+  if run.state == 'running' then running[#running + 1] = run end
+end
+local function answer(kind, run)
+  local reply = {kind, run and cjson.encode(run) or ''}
+  for _, other in ipairs(running) do reply[#reply + 1] = cjson.encode(other) end
+  return reply
+end
+local function record(state, instant)
+  mine.state, mine.instant, mine.start = state, instant, now
+  save(KEYS[1], mine)
+  local ticks, before = 0, nil
+  for _, run in ipairs(load_runs(KEYS[1])) do
+    if run.instant ~= before then ticks, before = ticks + 1, run.instant end
+    if run.token ~= mine.token and run.state ~= 'running' and (ticks > request.keep or run.start + request.retain < now) then
+      redis.call('HDEL', KEYS[1], run.token)
+    end
+  end
+  redis.call('PEXPIRE', KEYS[1], request.retain)
+end
+if same then
+  if same.state == 'running' then return answer(same.token == mine.token and 'begun' or 'running', same) end
+  if same.state ~= 'crashed' or same.attempt >= request.attempts then return answer('decided', same) end
+  if last.instant > same.instant then return answer('decided', same) end
+elseif last and last.instant > request.instant then
+  return answer('late', last)
+end
+if request.overlap == 'skip' and #running > 0 then
+  local alive = set_of(request.alive)
+  for _, run in ipairs(running) do
+    if not alive[run.token] then return answer('unsure') end
+  end
+  if same then return answer('decided', same) end
+  mine.lock, mine.fence = nil, nil
+  mine.attempt, mine.behind = 1, running[1].tick
+  record('skipped', request.instant)
+  return answer('decided', mine)
+end
+if not mine.lock then return answer('open', same) end
+if now > tonumber(mine.fence) / 1000 + request.within then return answer('expired') end
+mine.attempt = same and same.attempt + 1 or 1
+mine.tick = same and same.tick or mine.tick
+record('running', same and same.instant or request.instant)
+return answer('begun', mine)
+`,
+} as const;
+
+
 /** downgrade.lua */
 export const downgradeScript = {
   name: 'downgrade',
@@ -749,6 +845,31 @@ return {now_us, table.concat(results)}
 } as const;
 
 
+/** finish-run.lua */
+export const finishRunScript = {
+  name: 'finish-run',
+  numberOfKeys: 1,
+  sha1: '42263e1b52580190d97994048f88e7a3b8b81ded',
+  source: `local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+look_at_clock()
+local request = cjson.decode(ARGV[1])
+local record = redis.call('HGET', KEYS[1], request.token)
+if not record then return 0 end
+local run = cjson.decode(record)
+run.state, run.result, run.omitted, run.error = request.state, request.result, request.omitted, request.error
+run.duration = math.max(0, now - run.start)
+redis.call('PEXPIRE', KEYS[1], request.retain)
+redis.call('HSET', KEYS[1], request.token, cjson.encode(run))
+return 1
+`,
+} as const;
+
+
 /** leave.lua */
 export const leaveScript = {
   name: 'leave',
@@ -900,6 +1021,47 @@ redis.call('HDEL', KEYS[3], ARGV[1])
 local inside = alone and {count = 0} or {access = of, count = count_sharers(KEYS[2], KEYS[3])}
 free(KEYS[1], KEYS[2], KEYS[3], last, ARGV[3], inside, ends)
 return 1
+`,
+} as const;
+
+
+/** list-runs.lua */
+export const listRunsScript = {
+  name: 'list-runs',
+  numberOfKeys: 1,
+  sha1: 'dbbc956997bbb0697505b2a6435053719e8c1f53',
+  source: `local function load_runs(runs_key)
+  local runs = {}
+  local entries = redis.call('HGETALL', runs_key)
+  for i = 2, #entries, 2 do runs[#runs + 1] = cjson.decode(entries[i]) end
+  table.sort(runs, function(a, b)
+    if a.instant ~= b.instant then return a.instant > b.instant end
+    return a.attempt > b.attempt
+  end)
+  return runs
+end
+local function save(runs_key, run)
+  redis.call('HSET', runs_key, run.token, cjson.encode(run))
+end
+local function set_of(tokens)
+  local set = {}
+  for _, token in ipairs(tokens) do set[token] = true end
+  return set
+end
+local function bury(runs_key, runs, dead_tokens)
+  local dead = set_of(dead_tokens)
+  for _, run in ipairs(runs) do
+    if run.state == 'running' and dead[run.token] then
+      run.state = 'crashed'
+      save(runs_key, run)
+    end
+  end
+end
+local runs = load_runs(KEYS[1])
+bury(KEYS[1], runs, cjson.decode(ARGV[1]))
+local reply = {}
+for i, run in ipairs(runs) do reply[i] = cjson.encode(run) end
+return reply
 `,
 } as const;
 
