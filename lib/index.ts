@@ -34,18 +34,29 @@ export { RedisLockInterceptor } from './nest/redis-lock.interceptor.js';
 
 // The locks themselves, also without Nest
 export { Locker } from './core/locker.js';
-export type { AcquireOptions, TryAcquireOptions, UsingOptions } from './core/locker.js';
+export type {
+  AcquireOptions,
+  ForceReleased,
+  TryAcquireOptions,
+  UsingOptions,
+} from './core/locker.js';
 export type { Duration } from './core/duration.js';
 export type { HolderState, LockState, WaiterState } from './core/backend/lock-backend.js';
 export type { Access } from './core/access.js';
 export type { LockKeys } from './core/lock-name.js';
 export type { LeaseState } from './core/lease.js';
 export type { Lock, LockReleased } from './core/lock.js';
-export type { LockConnection, LockerOptions, LockOptions, OnBusy } from './core/options.js';
+export type {
+  ForceReleaseOptions,
+  LockConnection,
+  LockerOptions,
+  LockOptions,
+  OnBusy,
+} from './core/options.js';
 export type { RunOnceOptions } from './core/run-options.js';
 export type { RunInfo, RunOutcome, RunRecord, SkipReason } from './core/run-record.js';
 export type { ResultOmitted, RunError, RunState } from './core/backend/run-store.js';
-export type { LockEventName, LockEvents, LockListener } from './core/events.js';
+export type { LockEvent, LockEventName, LockEvents, LockListener } from './core/events.js';
 
 // Errors
 export {
@@ -58,4 +69,4 @@ export {
   LockTimeoutError,
   LockUnavailableError,
 } from './core/errors.js';
-export type { LockErrorCode, LostReason, UnavailableReason } from './core/errors.js';
+export type { ForcedBy, LockErrorCode, LostReason, UnavailableReason } from './core/errors.js';

@@ -3,7 +3,7 @@
  *   1. it holds the files it should and no others, and imports only what it declares
  *   2. publint and "are the types wrong?" find nothing
  *   3. installed in an empty project, it passes the type check, and an application on it boots, locks, closes and
- *      ends: as ESM and as CommonJS, on each major version of Nest
+ *      ends: as ESM and as CommonJS, on each major version of Nest; and its command line runs
  *
  * The projects live in a temporary folder and get everything from the registry, as a user's would.
  *
@@ -82,13 +82,22 @@ function checkFiles(files) {
   const strangers = files.filter((file) => !allowed.test(file));
   if (strangers.length > 0) throw new PackageProblem(`must not be in it: ${strangers.join(', ')}`);
 
+  // The command line is a program and no module, hence in one format.
   const formats = ['esm', 'cjs'].map((format) =>
-    files.filter((file) => file.startsWith(`dist/${format}/`)).map((file) => file.slice(9)),
+    files
+      .filter((file) => file.startsWith(`dist/${format}/`) && !file.startsWith('dist/esm/cli/'))
+      .map((file) => file.slice(9)),
   );
   const [esm, cjs] = formats.map((list) => list.toSorted().join('\n'));
   if (esm !== cjs) throw new PackageProblem('dist/esm and dist/cjs do not hold the same files');
 
-  const required = ['README.md', 'LICENSE', 'CHANGELOG.md', ...entryFiles(manifest.exports)];
+  const required = [
+    'README.md',
+    'LICENSE',
+    'CHANGELOG.md',
+    ...entryFiles(manifest.exports),
+    ...entryFiles(manifest.bin),
+  ];
   const missing = required.filter((file) => !files.includes(file));
   if (missing.length > 0) throw new PackageProblem(`is missing in it: ${missing.join(', ')}`);
 }
@@ -154,11 +163,24 @@ async function checkProject({ type, nest, ioredis }, folder, tarball) {
   const install = ['install', '--no-audit', '--no-fund', '--loglevel=error', '--prefer-offline'];
   await execute('npm install', 'npm', install, { cwd: folder });
   await execute('type check', process.execPath, [bin('typescript/bin/tsc'), '-p', folder]);
+  await checkCommandLine(folder);
   const output = await execute('application', process.execPath, ['dist/app.js'], {
     cwd: folder,
     timeout: RUN_TIMEOUT,
   });
   checkOutput(output.trim().split('\n').at(-1));
+}
+
+/** As a user runs it, by the link that npm has made. */
+async function checkCommandLine(folder) {
+  const [name] = Object.keys(manifest.bin);
+  const output = await execute(name, 'npx', ['--no-install', name, '--version'], {
+    cwd: folder,
+    timeout: RUN_TIMEOUT,
+  });
+  if (output.trim() !== manifest.version) {
+    throw new PackageProblem(`${name} --version printed "${output.trim()}"`);
+  }
 }
 
 function checkOutput(line) {
@@ -181,7 +203,7 @@ function execute(what, command, args, { cwd = root, timeout = 600_000 } = {}) {
       timeout,
       killSignal: 'SIGKILL',
       stdio: ['ignore', 'pipe', 'pipe'],
-      shell: process.platform === 'win32' && command === 'npm',
+      shell: process.platform === 'win32' && (command === 'npm' || command === 'npx'),
     });
     let stdout = '';
     let all = '';

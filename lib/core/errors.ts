@@ -108,16 +108,26 @@ export class LockUnavailableError extends LockError {
 
 /**
  * How a lease ended against its holder's will: `expired` (not renewed before its deadline), `taken` (the server says
- * that it's another's), `max-hold` (`maxHold` was reached), `shutdown` (the process closed before the holder was
- * done), `released` (used after its release).
+ * that it's another's), `forced` (somebody released it by force), `max-hold` (`maxHold` was reached), `shutdown` (the
+ * process closed before the holder was done), `released` (used after its release).
  */
-export type LostReason = 'expired' | 'taken' | 'max-hold' | 'shutdown' | 'released';
+export type LostReason = 'expired' | 'taken' | 'forced' | 'max-hold' | 'shutdown' | 'released';
+
+/** Who released a lock by force, and why, as far as they said. */
+export interface ForcedBy {
+  readonly host: string;
+  readonly pid: number;
+  readonly application: string | undefined;
+  readonly reason: string | undefined;
+}
 
 const LOST_REMEDY: Record<LostReason, string> = {
   expired:
     'It was not renewed in time (Redis unreachable, or the event loop blocked for longer than the ttl). Raise ttl, or split the blocking work.',
   taken:
     'Redis no longer has it (data lost, evicted, or removed by hand). Check persistence and maxmemory-policy.',
+  forced:
+    "Somebody released it by force, and another may hold it now. Undo or give up what isn't done; `by` says whom to ask.",
   'max-hold': 'It was held for longer than maxHold. Raise maxHold, or find what got stuck.',
   shutdown: 'The process shut down before its holder was done. Raise drainTimeout.',
   released: 'It was already released. Do the work before release().',
@@ -130,11 +140,15 @@ export class LockLostError extends LockError {
   readonly reason: LostReason;
   /** The fencing token under which the lost lock was held. */
   readonly fencingToken: number;
+  /** Who released it by force, where somebody did. */
+  readonly by: ForcedBy | undefined;
 
-  constructor(key: string, reason: LostReason, fencingToken: number) {
-    super(`The lock ${quote(key)} is no longer held. ${LOST_REMEDY[reason]}`, key);
+  constructor(key: string, reason: LostReason, fencingToken: number, by?: ForcedBy) {
+    const who = by === undefined ? '' : ` It was ${described(by)}.`;
+    super(`The lock ${quote(key)} is no longer held. ${LOST_REMEDY[reason]}${who}`, key);
     this.reason = reason;
     this.fencingToken = fencingToken;
+    this.by = by;
   }
 
   /** Of a lock that is used after its release. Several keys may have different tokens: the largest stands for all. */
@@ -199,6 +213,12 @@ export class LockConfigError extends LockError {
     this.option = option;
     this.value = value;
   }
+}
+
+function described({ host, pid, application, reason }: ForcedBy): string {
+  const process = `process ${pid} on ${quote(host)}`;
+  const named = application === undefined ? process : `${quote(application)}, ${process}`;
+  return reason === undefined ? named : `${named}: ${JSON.stringify(reason)}`;
 }
 
 /** A key as it reads in a message: quoted, control characters escaped, and short, since keys may come from requests. */

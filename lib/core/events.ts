@@ -1,21 +1,48 @@
-import type { LockUnavailableError, LostReason } from './errors.js';
+import type { HolderState } from './backend/lock-backend.js';
+import type { ForcedBy, LockErrorCode, LockUnavailableError, LostReason } from './errors.js';
 
 /** What can be observed of a {@link Locker}'s locks: one entry an event, with its facts. Durations are in ms. */
 export interface LockEvents {
-  /** A lease was granted by the backend (re-entry and waiting for one's own parent aren't). */
+  /** A caller has the lock: granted by the backend, or passed on (re-entry and waiting for one's own parent aren't). */
   acquired: { key: string; fencingToken: number; waited: number };
   /** A caller has begun to wait behind others. */
   waiting: { key: string; remaining: number | undefined };
+  /**
+   * A released lease passed to the next caller of this process, without Redis: told between `released` of the one and
+   * `acquired` of the other. `from`: the fencing token of the one.
+   */
+  handedOver: { key: string; from: number; fencingToken: number; waited: number };
   renewed: { key: string; fencingToken: number; remaining: number };
   /** A renewal is overdue or failed; the lease holds on until its deadline, which is `remaining` away. */
   jeopardy: { key: string; fencingToken: number; remaining: number; cause: unknown };
-  lost: { key: string; fencingToken: number; reason: LostReason };
+  /** `by`: who released it by force, where that is the reason. */
+  lost: {
+    key: string;
+    fencingToken: number;
+    held: number;
+    reason: LostReason;
+    by: ForcedBy | undefined;
+  };
+  /** This process released a key by force: from whom, and what it told them of itself. */
+  forced: { key: string; held: readonly HolderState[]; by: ForcedBy };
   /** `kept`: the key stays taken for so much longer (`holdAtLeast`). */
   released: { key: string; fencingToken: number; held: number; kept: number };
   /** The release could not be confirmed. It's retried in the background; at worst the key stays taken for its ttl. */
   releaseFailed: { key: string; fencingToken: number; cause: unknown };
   /** `onBusy: 'skip'` or `'throw'`, or `tryAcquire`, met a key that is held. */
   busy: { key: string; remaining: number | undefined };
+  /** A call ended without the lock and without an error: `onBusy: 'skip'`, whose work isn't run, or `tryAcquire`. */
+  skipped: { key: string; remaining: number | undefined };
+  /**
+   * A call ended without the lock, by an error: its code, or `ABORTED` where it's the reason of the caller's signal.
+   * `key`: none where it's no text.
+   */
+  refused: {
+    key: string | undefined;
+    code: LockErrorCode | 'ABORTED';
+    waited: number;
+    error: unknown;
+  };
   /** A caller gave up: its `waitTimeout` passed. */
   timedOut: { key: string; waited: number };
   /** The connection to Redis was lost, or could not be made. Once an outage. */
@@ -25,6 +52,32 @@ export interface LockEvents {
 }
 
 export type LockEventName = keyof LockEvents;
+/** Any event with its name as `type`: a union that `switch (event.type)` tells apart. */
+export type LockEvent = {
+  [N in LockEventName]: { readonly type: N } & Readonly<LockEvents[N]>;
+}[LockEventName];
+
+/** Complete, or it doesn't compile. */
+const EVERY_EVENT: Record<LockEventName, true> = {
+  acquired: true,
+  waiting: true,
+  handedOver: true,
+  renewed: true,
+  jeopardy: true,
+  lost: true,
+  forced: true,
+  released: true,
+  releaseFailed: true,
+  busy: true,
+  skipped: true,
+  refused: true,
+  timedOut: true,
+  unavailable: true,
+  available: true,
+};
+
+export const LOCK_EVENT_NAMES = Object.keys(EVERY_EVENT) as readonly LockEventName[];
+
 export type LockListener<N extends LockEventName> = (event: LockEvents[N]) => void;
 
 /**

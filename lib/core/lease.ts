@@ -2,7 +2,7 @@ import type { Access } from './access.js';
 import type { AgendaEntry } from './agenda.js';
 import type { ExtendOutcome } from './backend/lock-backend.js';
 import type { Clock } from './clock.js';
-import { LockLostError, type LostReason } from './errors.js';
+import { type ForcedBy, LockLostError, type LostReason } from './errors.js';
 import type { LockName } from './lock-name.js';
 
 /**
@@ -13,7 +13,7 @@ import type { LockName } from './lock-name.js';
  *     held ◀──renewed── jeopardy
  *      │ └──renewal overdue──▶ │
  *      │                       │
- *      ├──deadline, taken, maxHold, shutdown──▶ lost       (final; `signal` aborts)
+ *      ├──deadline, taken, forced, maxHold, shutdown──▶ lost (final; `signal` aborts)
  *      └──last lock released──▶ released                   (final), or passed on: held by another caller
  *
  * The deadline alone decides, never a reply: it's counted from just before the command was written, so the server
@@ -27,6 +27,8 @@ export class Lease implements AgendaEntry {
   readonly token: string;
   readonly ttl: number;
   readonly renew: boolean;
+  /** As the backend shows it. */
+  readonly label: string | undefined;
   /** How it's held; a downgrade makes it `shared`. */
   access: Access;
   /** Monotonic, just before the command that was granted was written. */
@@ -64,6 +66,7 @@ export class Lease implements AgendaEntry {
   #keepUntil: number;
   #state: LeaseState = 'held';
   #lostReason: LostReason | undefined;
+  #lostBy: ForcedBy | undefined;
   #controller: AbortController | undefined;
   readonly #clock: Clock;
   readonly #onLost: (lease: Lease, reason: LostReason) => void;
@@ -74,6 +77,7 @@ export class Lease implements AgendaEntry {
     this.fencingToken = grant.fencingToken;
     this.ttl = grant.ttl;
     this.renew = grant.hold.renew;
+    this.label = grant.hold.label;
     this.access = grant.hold.access;
     this.heldSince = grant.sentAt;
     this.othersSince = grant.othersSince;
@@ -136,6 +140,11 @@ export class Lease implements AgendaEntry {
     return this.state === 'lost' ? this.#lostReason : undefined;
   }
 
+  /** Who released it by force, where somebody did. */
+  get lostBy(): ForcedBy | undefined {
+    return this.#lostBy;
+  }
+
   /** Aborts with a {@link LockLostError} when the present holder loses the lease. Made when it's first read. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
@@ -146,7 +155,8 @@ export class Lease implements AgendaEntry {
   }
 
   lostError(): LockLostError {
-    return new LockLostError(this.name.key, this.#lostReason ?? 'released', this.fencingToken);
+    const reason = this.#lostReason ?? 'released';
+    return new LockLostError(this.name.key, reason, this.fencingToken, this.#lostBy);
   }
 
   /** A renewal succeeded that was sent at `sentAt`, of which we know `now`. */
@@ -166,10 +176,11 @@ export class Lease implements AgendaEntry {
     return true;
   }
 
-  lose(reason: LostReason): void {
+  lose(reason: LostReason, by?: ForcedBy): void {
     if (this.#state === 'lost' || this.#state === 'released') return;
     this.#state = 'lost';
     this.#lostReason = reason;
+    this.#lostBy = by;
     // The holder first: the clean-up may give the key away.
     this.#controller?.abort(this.lostError());
     this.#onLost(this, reason);
@@ -218,6 +229,7 @@ export interface HoldOptions {
   readonly maxHold: number;
   /** In ms; 0: none. */
   readonly holdAtLeast: number;
+  readonly label?: string | undefined;
   readonly access: Access;
 }
 

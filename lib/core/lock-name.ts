@@ -57,13 +57,28 @@ export class LockName {
     return new LockName(key, `${prefix}:{${escape(key)}}`);
   }
 
+  /** The name whose `owner` this is under the prefix; `undefined` where it's none of ours. */
+  static ofOwner(prefix: string, owner: string): LockName | undefined {
+    const start = `${prefix}:{`;
+    if (!owner.startsWith(start) || !owner.endsWith('}')) return undefined;
+    const escaped = owner.slice(start.length, -1);
+    const key = unescape(escaped);
+    const isOurs =
+      key !== '' &&
+      escape(key) === escaped &&
+      key.isWellFormed() &&
+      Buffer.byteLength(key) <= LONGEST_KEY_BYTES;
+    return isOurs ? new LockName(key, owner) : undefined;
+  }
+
+  /** A part of a key as it's written in the Redis keys. */
+  static escaped(part: string): string {
+    return escape(part);
+  }
+
   /** The name whose `owner` this is, whatever its prefix. */
   static ofAnyOwner(owner: string): LockName {
-    const start = owner.indexOf(':{') + 2;
-    const key = owner
-      .slice(start, -1)
-      .replace(/%(25|7B|7D)/g, (_, code) => (code === '25' ? '%' : code === '7B' ? '{' : '}'));
-    return new LockName(key, owner);
+    return new LockName(unescape(owner.slice(owner.indexOf(':{') + 2, -1)), owner);
   }
 
   /**
@@ -112,5 +127,12 @@ function escape(key: string): string {
   if (!/[%{}]/.test(key)) return key;
   return key.replace(/[%{}]/g, (character) =>
     character === '%' ? '%25' : character === '{' ? '%7B' : '%7D',
+  );
+}
+
+function unescape(escaped: string): string {
+  if (!escaped.includes('%')) return escaped;
+  return escaped.replace(/%(25|7B|7D)/g, (_, code) =>
+    code === '25' ? '%' : code === '7B' ? '{' : '}',
   );
 }

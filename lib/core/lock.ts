@@ -153,7 +153,7 @@ export class HeldLock implements Lock {
 
   lostError(): LockLostError {
     const reason = this.#end === 'released' ? 'released' : (this.lease.lostReason ?? 'released');
-    return new LockLostError(this.key, reason, this.fencingToken);
+    return new LockLostError(this.key, reason, this.fencingToken, this.lease.lostBy);
   }
 
   async extend(): Promise<void> {

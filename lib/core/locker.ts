@@ -3,30 +3,40 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { type Access, limitsDiffer } from './access.js';
 import { Agenda } from './agenda.js';
 import { openBackend } from './backend/open-backend.js';
-import type { LockBackend, LockState, ReleaseRequest } from './backend/lock-backend.js';
+import type {
+  HolderState,
+  LockBackend,
+  LockState,
+  ReleaseRequest,
+} from './backend/lock-backend.js';
 import { heldByCall, heldByCallOn, locksHeldByCall, runHolding } from './call-chain.js';
 import { CleanUp } from './clean-up.js';
 import { type Clock, systemClock, type Timer } from './clock.js';
 import { DeadlockWatch } from './deadlock-watch.js';
 import {
+  type ForcedBy,
   LockBusyError,
   LockConfigError,
   LockDeadlockError,
+  LockError,
   LockTimeoutError,
   LockUnavailableError,
   type LostReason,
 } from './errors.js';
 import { LockEmitter, type LockEventName, type LockListener } from './events.js';
+import { EVERY_KEY, KeyPattern } from './key-pattern.js';
 import { Lease, type LeaseGrant, validUntil } from './lease.js';
 import { JointLock } from './joint-lock.js';
 import { HeldLock, type Lock, type LockKeeper, type LockReleased } from './lock.js';
 import { type LockKeys, LockName } from './lock-name.js';
 import { LockRequest } from './lock-request.js';
 import {
+  type ForceReleaseOptions,
   type LockerOptions,
   type LockOptions,
   type OnBusy,
   type ResolvedLockerOptions,
+  resolveForceReleaseOptions,
   type ResolvedLockOptions,
   resolveLockerOptions,
   resolveLockOptions,
@@ -40,6 +50,7 @@ import { TokenSource } from './token-source.js';
 import { WaitGraph } from './wait-graph.js';
 import { limitError, unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
 import type { Deadlines } from './waiting-line.js';
+import type { Forced } from './wake-up.js';
 
 /** Options of {@link Locker.acquire}. */
 export interface AcquireOptions extends Omit<LockOptions, 'onBusy'> {
@@ -60,6 +71,12 @@ export interface UsingOptions extends LockOptions {
   /** @see AcquireOptions.within */
   within?: Lock;
 }
+
+/** What {@link Locker.forceRelease} found, and took from its holders. */
+export type ForceReleased =
+  | { readonly kind: 'released'; readonly held: readonly HolderState[] }
+  /** Nobody held the key, and nothing was done. */
+  | { readonly kind: 'not-held' };
 
 /**
  * Distributed locks, without Nest: takes them, holds them, gives them back.
@@ -100,6 +117,13 @@ export class Locker {
    * listener could enter its locks again.
    */
   readonly #outside = AsyncLocalStorage.snapshot();
+  /** Whether we listen to what is told to holders. */
+  #attends = false;
+  /**
+   * Leases that were released by force and that we don't know, by token and owner key, up to when to remember them: of those whose
+   * grant is still on its way, the message came first.
+   */
+  readonly #forced = new Map<string, { readonly by: ForcedBy; readonly until: number }>();
   /** How many commands for a lock are under way that aren't a queue's: single tries and releases. */
   #underWay = 0;
   #onSettled: (() => void) | undefined;
@@ -152,6 +176,9 @@ export class Locker {
       switch (message.kind) {
         case 'woken':
           stands.get(message.token)?.wake(message.within);
+          break;
+        case 'forced':
+          this.#onForced(message);
           break;
         case 'othersWait':
           this.#othersWait(message.owner);
@@ -281,12 +308,56 @@ export class Locker {
   /**
    * Who holds a key, and who waits for it.
    * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   *
+   * @example
+   * const { held, pending } = await locks.inspect('stock:42');
    */
-  async query(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
+  async inspect(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
     const { prefix } = resolveLockOptions(options, this.#options.defaults);
-    const name = LockName.of(prefix, key);
+    return this.#stateOf(LockName.of(prefix, key));
+  }
+
+  /**
+   * The locks that are held or waited for, sorted by key: all, or those whose key matches a glob of `*` (any text) and
+   * `?` (one character); a backslash takes the next character literally. Each is told as it was when it was looked at,
+   * not all as of one moment.
+   *
+   * For a look from time to time: it walks through all keys of the Redis server (SCAN; in a Cluster, of every master),
+   * whatever they belong to. Each command is bounded by `commandTimeout`, not the whole.
+   *
+   * @throws LockUnavailableError where one server can't be asked, LockKeyError, LockConfigError.
+   *
+   * @example
+   * for (const { key, held, pending } of await locks.query('stock:*')) console.log(key, held, pending.length);
+   */
+  async query(pattern?: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState[]> {
+    const { prefix } = resolveLockOptions(options, this.#options.defaults);
+    const names = await this.#namesOf(
+      prefix,
+      pattern === undefined ? EVERY_KEY : KeyPattern.of(pattern),
+    );
+    const states: LockState[] = [];
+    for (let start = 0; start < names.length; start += LOOKS_AT_ONCE) {
+      const some = names.slice(start, start + LOOKS_AT_ONCE);
+      states.push(...(await Promise.all(some.map((name) => this.#stateOf(name)))));
+    }
+    return states
+      .filter(({ held, pending }) => held.length > 0 || pending.length > 0)
+      .toSorted((a, b) => (a.key < b.key ? -1 : 1));
+  }
+
+  async #namesOf(prefix: string, pattern: KeyPattern): Promise<readonly LockName[]> {
+    if (pattern.exact !== undefined) return [LockName.of(prefix, pattern.exact)];
+    const outcome = await this.#backend.names(prefix, pattern);
+    if (outcome.kind === 'unavailable') {
+      throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
+    }
+    return outcome.names;
+  }
+
+  async #stateOf(name: LockName): Promise<LockState> {
     const outcome = await this.#backend.query(name);
-    if (outcome.kind === 'unavailable') throw unavailableError(key, outcome);
+    if (outcome.kind === 'unavailable') throw unavailableError(name.key, outcome);
     const { state } = outcome;
     const access = this.#queues.get(name.owner)?.waitsHere;
     if (access === undefined) return state;
@@ -327,6 +398,30 @@ export class Locker {
    */
   runs(job: string, options?: Pick<LockOptions, 'prefix'>): Promise<RunRecord[]> {
     return this.#runOnce.list(job, options);
+  }
+
+  /**
+   * Takes a key from whoever holds it, and hands it on to the next who waits: for a holder that is stuck, or whose
+   * process hangs, when its ttl, `maxHold` or a restart isn't an option. A key that is only kept (`holdAtLeast`) is freed
+   * as well.
+   *
+   * The holder's process is told at once: its `signal` aborts, with a LockLostError of reason `forced`. Until it hears of
+   * it, and for as long as its work ignores the signal, it works beside the next holder: only a resource that checks the
+   * fencing token is safe from that. A process that can't be told learns it at its next renewal.
+   *
+   * @throws LockUnavailableError: it may or may not have been done. LockKeyError, LockConfigError.
+   *
+   * @example
+   * await locks.forceRelease('import', { reason: 'stuck since Tuesday, OPS-17' });
+   */
+  async forceRelease(key: string, options: ForceReleaseOptions = {}): Promise<ForceReleased> {
+    const { prefix, reason } = resolveForceReleaseOptions(options, this.#options.defaults);
+    const outcome = await this.#backend.forceRelease({ name: LockName.of(prefix, key), reason });
+    if (outcome.kind === 'unavailable') throw unavailableError(key, outcome);
+    const { held, by } = outcome;
+    if (held.length === 0) return { kind: 'not-held' };
+    this.#events.emit('forced', () => ({ key, held, by }));
+    return { kind: 'released', held };
   }
 
   /** The lock under which the running call was started by `using`, if it's still held: the innermost, or that on `key`. */
@@ -409,8 +504,43 @@ export class Locker {
     else lease.othersSince = Math.min(lease.othersSince, this.#clock.now());
   }
 
+  #onForced({ token, owner, by }: Forced): void {
+    // Keys that are taken together have one token.
+    const lease = this.#renewal.leases.find(
+      ({ token: its, name }) => its === token && name.owner === owner,
+    );
+    if (lease !== undefined) {
+      lease.lose('forced', by);
+      return;
+    }
+    const now = this.#clock.now();
+    for (const [other, { until }] of this.#forced) if (until < now) this.#forced.delete(other);
+    // Beyond that, a grant is too old to be one.
+    this.#forced.set(`${token} ${owner}`, { by, until: now + this.#options.commandTimeout });
+  }
+
   /** The lock, or `undefined` where the key is busy and the caller skips. */
   #take(
+    key: LockKeys,
+    options: UsingOptions | undefined,
+    onBusyOf: (given: OnBusy) => OnBusy,
+  ): Promise<HeldLock | JointLock | undefined> {
+    const taken = this.#taking(key, options, onBusyOf);
+    if (!this.#events.has('refused')) return taken;
+    const since = this.#clock.now();
+    return taken.catch((error: unknown) => {
+      const known = LockError.is(error) ? error : undefined;
+      this.#events.emit('refused', () => ({
+        key: known?.key ?? (typeof key === 'string' ? key : undefined),
+        code: known?.code ?? 'ABORTED',
+        waited: this.#clock.now() - since,
+        error,
+      }));
+      throw error;
+    });
+  }
+
+  #taking(
     key: LockKeys,
     options: UsingOptions | undefined,
     onBusyOf: (given: OnBusy) => OnBusy,
@@ -596,9 +726,9 @@ export class Locker {
     const groups = this.#backend.joinsKeys ? [locks] : locks.map((lock) => [lock]);
     await Promise.all(
       groups.map(async (group) => {
-        const { ttl, access, name } = (group[0] as HeldLock).lease;
+        const { ttl, access, name, label } = (group[0] as HeldLock).lease;
         const wanted = group.map(({ lease }) => lease);
-        const asked = { wanted, ttl, access, notAfter, fencingToken };
+        const asked = { wanted, ttl, access, notAfter, fencingToken, label };
         const outcome = await this.#backend.tryAcquireAll(asked);
         switch (outcome.kind) {
           case 'granted':
@@ -657,6 +787,7 @@ export class Locker {
   #busy(key: string, remaining: number | undefined, onBusy: OnBusy): undefined {
     this.#events.emit('busy', () => ({ key, remaining }));
     if (onBusy === 'throw') throw new LockBusyError(key, remaining);
+    this.#events.emit('skipped', () => ({ key, remaining }));
     return undefined;
   }
 
@@ -691,7 +822,7 @@ export class Locker {
   ): Promise<HeldLock[] | undefined> {
     const { options } = request;
     const name = names[0] as LockName;
-    const { ttl, access } = options;
+    const { ttl, access, label } = options;
     const notAfter = this.#clock.now() + this.#options.commandTimeout;
     // Under way until there's a lease: between the two, closing would find nothing to wait for.
     this.#underWay += 1;
@@ -710,11 +841,12 @@ export class Locker {
                 ttl,
                 access,
                 notAfter,
+                label,
                 place: undefined,
               })
             : await this.#backend.tryAcquireAll({
                 wanted: names.map((one) => ({ name: one, token })),
-                ...{ ttl, access, notAfter, fencingToken: undefined },
+                ...{ ttl, access, notAfter, fencingToken: undefined, label },
               });
         // Of several, which one is meant.
         const { key } = 'index' in outcome ? (names[outcome.index] as LockName) : name;
@@ -765,7 +897,24 @@ export class Locker {
     if (lease.access === 'exclusive') this.#leases.set(lease.name.owner, lease);
     else this.#addSharer(lease);
     this.#renewal.watch(lease);
+    if (!this.#attends) this.#attend();
+    if (this.#forced.size > 0) this.#loseIfForced(lease);
     return new HeldLock(lease, this.#keeper);
+  }
+
+  #loseIfForced(lease: Lease): void {
+    const forced = this.#forced.get(`${lease.token} ${lease.name.owner}`);
+    if (forced === undefined) return;
+    // When whoever makes it has told of it.
+    this.#outside(() => queueMicrotask(() => lease.lose('forced', forced.by)));
+  }
+
+  /** There's something to be told of, from now on. */
+  #attend(): void {
+    this.#attends = true;
+    if (this.#options.wakeUp === 'publish') {
+      this.#outside(() => this.#backend.wakeUp.attend());
+    }
   }
 
   #addSharer(lease: Lease): void {
@@ -813,13 +962,15 @@ export class Locker {
     // Nobody works under it any more, so the next need not wait for the server's expiry.
     if (reason === 'shutdown' || reason === 'max-hold')
       this.#cleanUp.release(() => releaseOf(lease));
-    else if (reason !== 'taken')
+    else if (reason !== 'taken' && reason !== 'forced')
       this.#cleanUp.cancel({ ...releaseOf(lease), lastFence: lease.fencingToken });
     this.#leaseEnded(lease);
     this.#events.emit('lost', () => ({
       key: lease.name.key,
       fencingToken: lease.fencingToken,
+      held: this.#clock.now() - lease.grantedAt,
       reason,
+      by: lease.lostBy,
     }));
     this.#onSettled?.();
   };
@@ -881,7 +1032,13 @@ export class Locker {
         this.#tellReleased(key, fencingToken, lease.grantedAt, request.keepFor);
         return 'released';
       case 'taken':
-        this.#events.emit('lost', () => ({ key, fencingToken, reason: 'taken' }));
+        this.#events.emit('lost', () => ({
+          key,
+          fencingToken,
+          held: this.#clock.now() - lease.grantedAt,
+          reason: 'taken',
+          by: undefined,
+        }));
         return 'lost';
       case 'unavailable':
         this.#cleanUp.release(() => releaseOf(lease));
@@ -913,6 +1070,9 @@ export class Locker {
     reentry.end();
   }
 }
+
+/** How many locks a query looks at together: enough to keep the server busy, and not so many that the last are late. */
+const LOOKS_AT_ONCE = 100;
 
 // What `onBusy` means to each of the ways in.
 const asGiven = (given: OnBusy): OnBusy => given;

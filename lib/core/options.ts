@@ -42,6 +42,12 @@ export interface LockOptions {
    */
   maxHold?: Duration;
   /**
+   * What the lock is held for, shown where its holder is shown: a text of 1 to 100 characters. A lock isn't passed on
+   * within the process to a caller with another label.
+   * @default none
+   */
+  label?: string;
+  /**
    * `'shared'`: any number of readers hold the key together, and no writer with them. A waiting writer stops readers that
    * come later. `'exclusive'`: one alone.
    * @default 'exclusive'
@@ -69,7 +75,7 @@ export interface LockOptions {
 export type LockConnection = string | RedisOptions | Redis | Cluster;
 
 /** What a {@link Locker} is made with: where it finds Redis, and the defaults of every lock it takes. */
-export interface LockerOptions extends Omit<LockOptions, 'signal'> {
+export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
   connection: LockConnection;
   /**
    * How long one Redis command may take before its outcome counts as unknown.
@@ -120,6 +126,15 @@ export interface LockerOptions extends Omit<LockOptions, 'signal'> {
   application?: string;
 }
 
+/** Options of {@link Locker.forceRelease}. */
+export interface ForceReleaseOptions extends Pick<LockOptions, 'prefix'> {
+  /**
+   * Why: told to the holder, and in the events of both sides. A text of 1 to 200 characters.
+   * @default none
+   */
+  reason?: string;
+}
+
 /** {@link LockOptions} with every default filled in and every duration in ms. */
 export interface ResolvedLockOptions {
   readonly ttl: number;
@@ -130,6 +145,7 @@ export interface ResolvedLockOptions {
   readonly holdAtLeast: number;
   /** Infinity: none. */
   readonly maxHold: number;
+  readonly label: string | undefined;
   readonly signal: AbortSignal | undefined;
   readonly prefix: string;
   /** What comes of `mode` and `limit`. */
@@ -165,6 +181,7 @@ const DEFAULTS: ResolvedLockOptions = {
   renew: true,
   holdAtLeast: 0,
   maxHold: Number.POSITIVE_INFINITY,
+  label: undefined,
   signal: undefined,
   prefix: 'lock',
   access: 'exclusive',
@@ -190,6 +207,7 @@ export const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: 
   renew: boolean,
   holdAtLeast: (option, value) => duration(option, value, 1, 'For none, leave it out.'),
   maxHold: (option, value) => duration(option, value, SHORTEST_TTL, 'For no limit, leave it out.'),
+  label: (option, value) => text(option, value, 100),
   mode: (option, value) => oneOf(option, value, ['exclusive', 'shared']),
   limit,
   signal: abortSignal,
@@ -210,7 +228,7 @@ const LOCKER_OPTION_CHECKS = {
   detectDeadlocks: boolean,
   wakeUp: (option: string, value: unknown) => oneOf(option, value, ['publish', 'poll']),
   backoff,
-  application,
+  application: (option: string, value: unknown) => text(option, value, 100),
 } satisfies Record<Exclude<keyof LockerOptions, keyof LockOptions>, Check>;
 
 /**
@@ -240,7 +258,7 @@ function withDefaults(
 
 /** @throws LockConfigError that names the option, its value and the remedy. */
 export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOptions {
-  const { signal: _perCallOnly, ...perLock } = LOCK_OPTION_CHECKS;
+  const { signal: _signal, label: _label, ...perLock } = LOCK_OPTION_CHECKS;
   const given = checked(options, { ...perLock, ...LOCKER_OPTION_CHECKS }, 'module options');
   if (given.connection === undefined) {
     throw invalid(
@@ -274,6 +292,22 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     application: name as string | undefined,
   };
   return resolved;
+}
+
+/** @throws LockConfigError that names the option, its value and the remedy. */
+export function resolveForceReleaseOptions(
+  options: ForceReleaseOptions,
+  defaults: ResolvedLockOptions,
+): { readonly prefix: string; readonly reason: string | undefined } {
+  const checks = {
+    prefix: LOCK_OPTION_CHECKS.prefix,
+    reason: (option: string, value: unknown) => text(option, value, 200),
+  };
+  const { prefix: given, reason } = checked(options, checks, 'options of forceRelease');
+  return {
+    prefix: (given as string | undefined) ?? defaults.prefix,
+    reason: reason as string | undefined,
+  };
 }
 
 export function checked(
@@ -377,9 +411,9 @@ function prefix(option: string, value: unknown): string {
   return value;
 }
 
-function application(option: string, value: unknown): string {
-  if (typeof value !== 'string' || value === '' || value.length > 100) {
-    throw invalid(option, value, 'a text of 1 to 100 characters');
+function text(option: string, value: unknown, longest: number): string {
+  if (typeof value !== 'string' || value === '' || value.length > longest) {
+    throw invalid(option, value, `a text of 1 to ${longest} characters`);
   }
   return value;
 }

@@ -147,7 +147,14 @@ export class WaitQueue implements LineOwner<LockRequest> {
     // Told when it's done: a listener may abort the head's signal, and nobody would have the lock then.
     this.#line.serve(head, lock);
     this.#onLeft();
-    this.context.tellReleased(this.name.key, fencingToken, grantedAt);
+    const { key } = this.name;
+    this.context.tellReleased(key, fencingToken, grantedAt);
+    this.context.events.emit('handedOver', () => ({
+      key,
+      from: fencingToken,
+      fencingToken: lock.fencingToken,
+      waited: this.context.clock.now() - head.since,
+    }));
     this.context.tellAcquired(lock, head.since);
     return true;
   }
@@ -187,6 +194,8 @@ export class WaitQueue implements LineOwner<LockRequest> {
       lease.renew &&
       options.renew &&
       lease.ttl === options.ttl &&
+      // It's shown as what the backend was told.
+      lease.label === options.label &&
       // Who shares a key asks for a place of its own.
       lease.access === 'exclusive' &&
       options.access === 'exclusive'
@@ -216,18 +225,19 @@ export class WaitQueue implements LineOwner<LockRequest> {
   #start(): void {
     const head = this.#line.first;
     if (head === undefined) return;
+    const { options } = head;
     this.#running = true;
     void this.#try(head).then((outcome) => {
       // Most keys are free: what most calls need, without the loop.
       if (outcome.kind === 'granted') {
-        this.#give(outcome, head.options);
+        this.#give(outcome, options);
         if (this.#isServedHere) {
           this.#end();
           return;
         }
       }
       // Not below the call that happened to come first: what it causes for others isn't that call's.
-      void this.context.outside(() => this.#run(outcome, head.options));
+      void this.context.outside(() => this.#run(outcome, options));
     });
   }
 
@@ -290,7 +300,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
   async #try(head: LockRequest): Promise<AcquireOutcome> {
     const {
       dueAt,
-      options: { ttl, access },
+      options: { ttl, access, label },
     } = head;
     const { backend, clock, commandTimeout, stands } = this.context;
     const now = clock.now();
@@ -317,6 +327,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
       access,
       notAfter,
       place: queues ? { aliveFor: lifeOf(ttl), sequence: stand.sequence } : undefined,
+      label,
       ...(head.stoodBehind && access !== 'exclusive' && { waitsSince: head.since }),
     });
     if (outcome.kind !== 'unavailable') this.#answered = true;
@@ -345,15 +356,16 @@ export class WaitQueue implements LineOwner<LockRequest> {
     return outcome;
   }
 
-  #give(grant: Granted, { ttl, access }: ResolvedLockOptions): void {
+  #give(grant: Granted, { ttl, access, label }: ResolvedLockOptions): void {
     // There's one wherever something was tried.
     const stand = this.#stand as Stand;
-    // The caller that was tried for may have given up, or may have left the place to one that asked for another ttl.
+    // The caller that was tried for may have given up, or may have left the place to one that asked for another ttl or label.
     const head = this.#line.first;
     const usable =
       head !== undefined &&
       head.options.ttl === ttl &&
       head.options.access === access &&
+      head.options.label === label &&
       this.context.clock.now() < validUntil(grant.sentAt, ttl);
     if (usable) {
       this.#changeStand(undefined);

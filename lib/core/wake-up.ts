@@ -1,7 +1,10 @@
+import type { ForcedBy } from './errors.js';
+
 /**
- * How a release elsewhere reaches the waiters of this process, and a waiter elsewhere the holder in it: one subscription a
- * process, of which a waiter's and a holder's record tell the channel. It's an accelerator: whoever waits also polls, seldom, so that a message that never
- * comes costs time and nothing else.
+ * How a release elsewhere reaches the waiters of this process, and a waiter elsewhere, or who releases by force, the
+ * holder in it: one subscription a process, of which a waiter's and a holder's record tell the channel. It's an
+ * accelerator: whoever waits also polls, seldom, and whoever holds renews, so that a message that never comes costs time
+ * and nothing else.
  *
  *     asleep ──subscribe()──▶ subscribing ──▶ listening ──connection lost──▶ subscribing …
  *
@@ -12,6 +15,11 @@ export interface WakeUp {
   readonly listening: boolean;
   /** Begins to listen, unless it does. Ends within the command timeout, whether or not it succeeded; never rejects. */
   subscribe(): Promise<void>;
+  /**
+   * Opens the subscription for what is told to holders, unless it's there. Whether it's heard matters to nobody, so that
+   * nothing is waited for, and `listening` stays as it is: who has never waited needn't stand in a queue at its first try.
+   */
+  attend(): void;
   onWake(listener: WakeListener): void;
   /**
    * Makes sure, behind the caller's back, that it still hears: a link may be dead without either side knowing, while the
@@ -25,7 +33,16 @@ export type WakeMessage =
   | { readonly kind: 'woken'; readonly token: string; readonly within: number }
   /** Somebody of another process has begun to wait for a key that this one holds. */
   | { readonly kind: 'othersWait'; readonly owner: string }
+  | Forced
   /** Messages may have been lost: every waiter must look for itself. */
   | { readonly kind: 'listening' };
+
+/** The lease of this token on this key was released by force. */
+export interface Forced {
+  readonly kind: 'forced';
+  readonly token: string;
+  readonly owner: string;
+  readonly by: ForcedBy;
+}
 
 export type WakeListener = (message: WakeMessage) => void;

@@ -2,6 +2,7 @@ import { isNativeError } from 'node:util/types';
 
 import { Logger } from '@nestjs/common';
 
+import type { ForcedBy } from '../core/errors.js';
 import type { Locker } from '../core/locker.js';
 
 /** Trouble that comes with every lease of an outage is told once in so long, in ms; the rest goes to `debug`. */
@@ -29,9 +30,18 @@ export class LockLog {
     locker.on('available', () => {
       this.#logger.log('Redis is reachable again.');
     });
-    locker.on('lost', ({ key, fencingToken, reason }) => {
+    locker.on('lost', ({ key, fencingToken, reason, by }) => {
+      const how = by === undefined ? reason : `${reason} by ${told(by)}`;
       this.#logger.error(
-        `The lock ${JSON.stringify(key)} (fencing token ${fencingToken}) was lost: ${reason}. Its work may overlap with another's.`,
+        `The lock ${JSON.stringify(key)} (fencing token ${fencingToken}) was lost: ${how}. Its work may overlap with another's.`,
+      );
+    });
+    locker.on('forced', ({ key, held, by: { reason } }) => {
+      const holders = held.map(
+        ({ fencingToken, ...holder }) => `${told(holder)} (fencing token ${fencingToken})`,
+      );
+      this.#logger.warn(
+        `The lock ${JSON.stringify(key)} was released by force from ${holders.join(', ')}${reason === undefined ? '' : `: ${JSON.stringify(reason)}`}.`,
       );
     });
     locker.on('jeopardy', ({ key, remaining, cause }) => {
@@ -64,6 +74,13 @@ export class LockLog {
       this.#logger.warn(message);
     }
   }
+}
+
+/** Who it is. All but the pid is what another process says of itself. */
+function told({ host, pid, application, reason }: Partial<ForcedBy>): string {
+  const process = `process ${pid} on ${JSON.stringify(host)}`;
+  const named = application === undefined ? process : `${JSON.stringify(application)}, ${process}`;
+  return reason === undefined ? named : `${named}: ${JSON.stringify(reason)}`;
 }
 
 function described(cause: unknown): string {

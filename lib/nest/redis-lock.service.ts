@@ -3,20 +3,23 @@ import {
   Injectable,
   type OnApplicationShutdown,
 } from '@nestjs/common';
+import { type Observable, ReplaySubject } from 'rxjs';
 
 import type { LockState } from '../core/backend/lock-backend.js';
-import type { LockEventName, LockListener } from '../core/events.js';
+import type { LockEvent, LockEventName, LockListener } from '../core/events.js';
 import type { Lock } from '../core/lock.js';
 import type { LockKeys } from '../core/lock-name.js';
 import {
   type AcquireOptions,
+  type ForceReleased,
   Locker,
   type TryAcquireOptions,
   type UsingOptions,
 } from '../core/locker.js';
-import type { LockerOptions, LockOptions } from '../core/options.js';
+import type { ForceReleaseOptions, LockerOptions, LockOptions } from '../core/options.js';
 import type { RunOnceOptions } from '../core/run-options.js';
 import type { RunInfo, RunOutcome, RunRecord } from '../core/run-record.js';
+import { lockEventStream } from './lock-event-stream.js';
 import { LockLog } from './lock-log.js';
 
 /**
@@ -37,11 +40,25 @@ import { LockLog } from './lock-log.js';
  */
 @Injectable()
 export class RedisLockService implements BeforeApplicationShutdown, OnApplicationShutdown {
+  /**
+   * All events of this instance's locks, each as `{ type, ...facts }`. Cold: each subscriber listens for itself until it
+   * unsubscribes. Completes when the application has closed its locks.
+   *
+   * An error that a subscriber throws never reaches a lock. It's reported as rxjs reports any: by
+   * `config.onUnhandledError`, and without one as an uncaught exception.
+   *
+   * @example
+   * locks.events$.pipe(filter(({ type }) => type === 'lost')).subscribe((event) => alert(event));
+   */
+  readonly events$: Observable<LockEvent>;
   readonly #locker: Locker;
+  /** Tells also those who subscribe later. */
+  readonly #closed = new ReplaySubject<void>(1);
 
   /** Made by the module. Without Nest, use `Locker`. */
   constructor(locker: Locker) {
     this.#locker = locker;
+    this.events$ = lockEventStream(locker, this.#closed);
   }
 
   /**
@@ -127,9 +144,47 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
   /**
    * Who holds a key, and who waits for it.
    * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   *
+   * @example
+   * const { held, pending } = await locks.inspect('stock:42');
    */
-  query(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
-    return this.#locker.query(key, options);
+  inspect(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
+    return this.#locker.inspect(key, options);
+  }
+
+  /**
+   * The locks that are held or waited for, sorted by key: all, or those whose key matches a glob of `*` (any text) and
+   * `?` (one character); a backslash takes the next character literally. Each is told as it was when it was looked at,
+   * not all as of one moment.
+   *
+   * For a look from time to time: it walks through all keys of the Redis server (SCAN; in a Cluster, of every master),
+   * whatever they belong to. Each command is bounded by `commandTimeout`, not the whole.
+   *
+   * @throws LockUnavailableError where one server can't be asked, LockKeyError, LockConfigError.
+   *
+   * @example
+   * for (const { key, held, pending } of await locks.query('stock:*')) console.log(key, held, pending.length);
+   */
+  query(pattern?: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState[]> {
+    return this.#locker.query(pattern, options);
+  }
+
+  /**
+   * Takes a key from whoever holds it, and hands it on to the next who waits: for a holder that is stuck, or whose
+   * process hangs, when its ttl, `maxHold` or a restart isn't an option. A key that is only kept (`holdAtLeast`) is freed
+   * as well.
+   *
+   * The holder's process is told at once: its `signal` aborts, with a LockLostError of reason `forced`. Until it hears of
+   * it, and for as long as its work ignores the signal, it works beside the next holder: only a resource that checks the
+   * fencing token is safe from that. A process that can't be told learns it at its next renewal.
+   *
+   * @throws LockUnavailableError: it may or may not have been done. LockKeyError, LockConfigError.
+   *
+   * @example
+   * await locks.forceRelease('import', { reason: 'stuck since Tuesday, OPS-17' });
+   */
+  forceRelease(key: string, options?: ForceReleaseOptions): Promise<ForceReleased> {
+    return this.#locker.forceRelease(key, options);
   }
 
   /**
@@ -195,5 +250,6 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
   /** @internal */
   async onApplicationShutdown(): Promise<void> {
     await this.#locker.close();
+    this.#closed.next();
   }
 }

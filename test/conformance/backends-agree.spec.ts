@@ -19,7 +19,7 @@ const PROCESSES = 3;
 
 type Step =
   | { readonly do: 'acquire' | 'wait' | 'release' | 'keep' | 'extend' | 'cancel'; who: number }
-  | { readonly do: 'query' };
+  | { readonly do: 'query' | 'force' };
 
 let server: RedisServer;
 let redis: LockBackend[];
@@ -75,6 +75,13 @@ class Subject {
         }),
         pending: pending.map(({ sequence }) => waiterOf.get(sequence as number)),
       };
+    }
+    if (!('who' in step)) {
+      const backend = this.backends[1] as LockBackend;
+      const outcome = await backend.forceRelease({ name, reason: undefined });
+      if (outcome.kind !== 'forced') return outcome;
+      if (outcome.held.length > 0) this.#fences.clear();
+      return outcome.held.map(({ kept }) => ({ kept }));
     }
     const token = TOKENS[step.who] as string;
     const backend = this.backends[step.who % PROCESSES] as LockBackend;
@@ -150,6 +157,7 @@ it('Redis and memory give the same answers to the same processes', async () => {
     })),
     { arbitrary: who.map((index): Step => ({ do: 'keep', who: index })), weight: 1 },
     { arbitrary: fc.constant<Step>({ do: 'query' }), weight: 3 },
+    { arbitrary: fc.constant<Step>({ do: 'force' }), weight: 1 },
   );
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 60 }), async (steps) => {

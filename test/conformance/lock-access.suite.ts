@@ -335,6 +335,52 @@ export function describeAccess(parties: () => Parties): void {
       await next(a, 'exclusive');
     });
 
+    it('takes a key by force from all who share it, each of which is told, and lets in who waits', async () => {
+      const { a, b, c, newName } = parties();
+      for (const access of ['shared', 'limit:2'] as const) {
+        const name = newName();
+        const [one, two] = [
+          await a.take(name, { access, label: 'one' }),
+          await b.take(name, { access }),
+        ];
+        const next = await c.wait(name);
+        [a.toldOfForce.length, b.toldOfForce.length] = [0, 0];
+        expect(await c.force(name, 'stuck')).toBe(2);
+        await eventually(() => a.toldOfForce.length === 1 && b.toldOfForce.length === 1);
+        expect([a.toldOfForce[0], b.toldOfForce[0]]).toMatchObject([
+          { token: one.token, by: { reason: 'stuck' } },
+          { token: two.token, by: { reason: 'stuck' } },
+        ]);
+        await eventually(() => c.woken.includes(next.token));
+        const taken = await c.take(name, next);
+        expect(taken.fencingToken).toBeGreaterThan(two.fencingToken);
+        expect(await a.backend.extend([one])).toEqual([{ kind: 'taken' }]);
+        expect(await b.release(two)).toEqual({ kind: 'taken' });
+        expect((await a.state(name)).held).toMatchObject([{ fencingToken: taken.fencingToken }]);
+      }
+    });
+
+    it('takes by force what is held or kept, and leaves a place that is only reserved', async () => {
+      const { a, b, c, newName } = parties();
+      const name = newName();
+      const access = 'limit:3';
+      const [held, kept, left] = [
+        await a.take(name, { access }),
+        await a.take(name, { access }),
+        await a.take(name, { access }),
+      ];
+      const waiter = await b.wait(name, { access });
+      await a.release(kept, 5_000);
+      await a.release(left);
+      await eventually(() => b.woken.includes(waiter.token));
+      a.toldOfForce.length = 0;
+      expect(await c.force(name)).toBe(2);
+      await eventually(() => a.toldOfForce.length > 0);
+      expect(a.toldOfForce).toMatchObject([{ token: held.token }]);
+      expect(await c.force(name)).toBe(0);
+      expect((await b.ask(name, waiter)).kind).toBe('granted');
+    });
+
     it('shows who holds a key alone, and what this holder was noted to wait for', async () => {
       const { a, b, newName } = parties();
       const [name, other, unknown] = [newName(), newName(), newName()];

@@ -17,7 +17,9 @@ import {
   type LockState,
   type ReleaseOutcome,
 } from '../../lib/core/backend/lock-backend.js';
+import { KeyPattern } from '../../lib/core/key-pattern.js';
 import { LockName } from '../../lib/core/lock-name.js';
+import type { Forced } from '../../lib/core/wake-up.js';
 import { eventually } from '../support/eventually.js';
 
 /** Where the backends of one test keep their locks. */
@@ -64,11 +66,15 @@ export class Party {
   /** Who was told when to look at the latest, in ms. */
   /** Owners of the held keys that somebody else began to wait for. */
   readonly toldOfOthers: string[] = [];
+  /** Which of its leases were released by force, and by whom. */
+  readonly toldOfForce: Omit<Forced, 'kind'>[] = [];
   readonly toldWhen: { token: string | undefined; within: number }[] = [];
 
   constructor(readonly backend: LockBackend) {
     backend.wakeUp.onWake((message) => {
       if (message.kind === 'othersWait') this.toldOfOthers.push(message.owner);
+      else if (message.kind === 'forced')
+        this.toldOfForce.push({ token: message.token, owner: message.owner, by: message.by });
       else if (message.kind === 'listening') this.woken.push(undefined);
       else if (message.within === 0) this.woken.push(message.token);
       else this.toldWhen.push({ token: message.token, within: message.within });
@@ -127,6 +133,13 @@ export class Party {
     keepFor = 0,
   ): Promise<ReleaseOutcome> {
     return this.backend.release({ ...held, lastFence: held.fencingToken ?? 0, keepFor });
+  }
+
+  /** From how many holders a key was taken by force. */
+  async force(name: LockName, reason?: string): Promise<number> {
+    const outcome = await this.backend.forceRelease({ name, reason });
+    if (outcome.kind !== 'forced') throw new Error(`Not done: ${JSON.stringify(outcome)}`);
+    return outcome.held.length;
   }
 
   async state(name: LockName): Promise<LockState> {
@@ -827,13 +840,14 @@ export function describeLockBackend(
         expect(holders).toEqual([
           {
             fencingToken: held.fencingToken,
+            access: 'exclusive',
             since: expect.any(Date),
             remaining: expect.any(Number),
             host: hostname(),
             pid: process.pid,
             application: 'conformance',
+            label: undefined,
             kept: false,
-            access: 'exclusive',
           },
         ]);
         expect(holders[0]?.since.getTime()).toBeGreaterThanOrEqual(before - 1);
@@ -844,12 +858,150 @@ export function describeLockBackend(
         expect(pending).toEqual(waiters.map(({ sequence }) => ({ sequence, access })));
       });
 
+      it.each([
+        'import of customers',
+        '"channel":"x"',
+        'two\nlines\u2028and more',
+        '}',
+        '名前 🔒',
+        '\ud800',
+      ])('shows the label of the holder, also when the key is only kept: %j', async (label) => {
+        const name = newName();
+        const held = await a.take(name, { label });
+        expect((await c.state(name)).held).toMatchObject([{ label, pid: process.pid }]);
+        // The holder is still told that somebody waits.
+        await b.wait(name);
+        await eventually(() => a.toldOfOthers.length === 1);
+        await a.release(held, 5_000);
+        expect((await c.state(name)).held).toMatchObject([{ label, kept: true }]);
+      });
+
       it('shows neither a reservation as a holder nor its waiter as waiting', async () => {
         const name = newName();
         const held = await a.take(name);
         await b.wait(name);
         await a.release(held);
         expect(await c.state(name)).toEqual({ key: name.key, held: [], pending: [] });
+      });
+    });
+
+    describe('forceRelease', () => {
+      const by = { host: hostname(), pid: process.pid, application: 'conformance' };
+
+      it('takes the key from its holder, says from whom, and tells it', async () => {
+        const name = newName();
+        const held = await a.take(name, { label: 'import' });
+        const { held: holders } = await c.state(name);
+        const outcome = await b.backend.forceRelease({ name, reason: 'it\'s "stuck"\n' });
+        expect(outcome).toEqual({
+          kind: 'forced',
+          held: [{ ...holders[0], remaining: expect.any(Number) }],
+          by: { ...by, reason: 'it\'s "stuck"\n' },
+        });
+        expect(holders).toMatchObject([{ label: 'import', fencingToken: held.fencingToken }]);
+        await eventually(() => a.toldOfForce.length > 0, { message: 'the holder is told' });
+        expect(a.toldOfForce).toEqual([
+          { token: held.token, owner: name.owner, by: { ...by, reason: 'it\'s "stuck"\n' } },
+        ]);
+        expect(await c.state(name)).toEqual({ key: name.key, held: [], pending: [] });
+        expect(await a.backend.extend([held])).toEqual([{ kind: 'taken' }]);
+        expect(await a.release(held)).toEqual({ kind: 'taken' });
+        const next = await c.take(name);
+        // What the former holder still does, is no longer about this key.
+        expect(await a.release(held, 5_000)).toEqual({ kind: 'taken' });
+        await a.backend.cancel(held);
+        expect(await c.backend.extend([next])).toMatchObject([{ kind: 'extended' }]);
+      });
+
+      it('hands the key on to the first live waiter', async () => {
+        const name = newName();
+        await a.take(name);
+        const dead = await b.wait(name, { aliveFor: 20 });
+        const first = await b.wait(name);
+        const second = await c.wait(name);
+        await eventually(async () => (await a.state(name)).pending.length === 2);
+        expect(await c.force(name)).toBe(1);
+        await eventually(() => b.woken.length > 0, { message: 'the waiter is woken' });
+        expect([b.woken, c.woken]).toEqual([[first.token], []]);
+        expect(await c.ask(name)).toMatchObject({ kind: 'busy' });
+        expect(await b.ask(name, { token: first.token })).toMatchObject({ othersWait: true });
+        expect((await a.state(name)).pending).toMatchObject([{ sequence: second.sequence }]);
+        expect(b.woken).not.toContain(dead.token);
+      });
+
+      it('frees a key that is kept, of which nobody needs to be told', async () => {
+        const held = await a.take(newName());
+        await a.release(held, 5_000);
+        expect(await b.force(held.name)).toBe(1);
+        const next = await b.take(held.name);
+        expect(next.fencingToken).toBeGreaterThan(held.fencingToken);
+        expect([a.toldOfForce, b.toldOfForce]).toEqual([[], []]);
+      });
+
+      it('does nothing where nobody holds the key: free, never used, expired, or reserved', async () => {
+        const [free, unused, expired, reserved] = [newName(), newName(), newName(), newName()];
+        await a.release(await a.take(free));
+        const short = await a.take(expired, { ttl: 50 });
+        const done = await a.take(reserved);
+        const waiter = await b.wait(reserved);
+        await a.release(done);
+        await eventually(async () => (await b.state(short.name)).held.length === 0);
+        for (const name of [free, unused, expired, reserved]) expect(await c.force(name)).toBe(0);
+        expect(await b.ask(reserved, { token: waiter.token })).toMatchObject({ kind: 'granted' });
+        expect(a.toldOfForce).toEqual([]);
+      });
+
+      it('skips the fencing tokens that the holder may have used', async () => {
+        const name = newName();
+        // Ahead of the clock, which would be larger than all of them otherwise.
+        await store.setFence(name, (Date.now() + 3_600_000) * 1_000);
+        const first = await a.take(name);
+        await b.force(name);
+        const second = await b.take(name);
+        expect(second.fencingToken).toBe(first.fencingToken + FENCE_RANGE);
+        await b.release(second, 5_000);
+        await a.force(name);
+        expect((await a.take(name)).fencingToken).toBe(second.fencingToken + 1);
+      });
+
+      it('works also where the holder has gone, or never listened', async () => {
+        const silent = open();
+        const name = newName();
+        await silent.take(name);
+        await silent.backend.close();
+        expect(await a.force(name)).toBe(1);
+        await b.take(name);
+      });
+    });
+
+    describe('names', () => {
+      const namesOf = async (prefix: string, pattern: string): Promise<string[]> => {
+        const outcome = await c.backend.names(prefix, KeyPattern.of(pattern));
+        if (outcome.kind !== 'names') throw new Error(`No names: ${JSON.stringify(outcome)}`);
+        for (const name of outcome.names) expect(LockName.of(prefix, name.key)).toEqual(name);
+        return outcome.names.map(({ key }) => key).toSorted();
+      };
+
+      it('gives each name in use once: held, kept, or only waited for', async () => {
+        const [held, kept, waited] = ['held', 'kept', 'waited'].map((key) =>
+          LockName.of('names', key),
+        ) as [LockName, LockName, LockName];
+        await a.take(held);
+        await b.wait(held);
+        await a.release(await a.take(kept), 5_000);
+        const short = await a.take(waited, { ttl: 50 });
+        await b.wait(waited);
+        await eventually(async () => (await a.state(short.name)).held.length === 0);
+        expect(await namesOf('names', '*')).toEqual(['held', 'kept', 'waited']);
+        expect(await namesOf('names', '*ai*')).toEqual(['waited']);
+        expect(await namesOf('name', '*')).toEqual([]);
+      });
+
+      it('finds a few among thousands', async () => {
+        const many = Array.from({ length: 3_000 }, (_, index) => LockName.of('many', `${index}`));
+        await Promise.all(many.map((name) => a.take(name)));
+        expect(await namesOf('many', '*')).toHaveLength(3_000);
+        expect(await namesOf('many', '1?34')).toHaveLength(10);
       });
     });
 

@@ -58,7 +58,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
 
     /** Resolves when so many processes stand in the queue of the key. */
     function pending(count: number): Promise<unknown> {
-      return eventually(async () => (await locker.query(key)).pending.length === count, {
+      return eventually(async () => (await locker.inspect(key)).pending.length === count, {
         message: `${count} processes wait`,
       });
     }
@@ -87,6 +87,35 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         (error: unknown) => error,
       );
     }
+
+    describe('forceRelease', () => {
+      it('takes a shared key from every reader, and several keys of one lock each by itself', async () => {
+        const readers = [
+          await locker.acquire(key, { mode: 'shared' }),
+          await other.acquire(key, { mode: 'shared', label: 'export' }),
+        ];
+        const writer = other.acquire(key);
+        await pending(1);
+        const outcome = await locker.forceRelease(key);
+        expect(outcome).toMatchObject({
+          kind: 'released',
+          held: readers.map(({ fencingToken }) => ({ fencingToken, access: 'shared' })),
+        });
+        await (await writer).release();
+        for (const { signal } of readers) await eventually(() => signal.aborted);
+
+        const [one, two] = [newKey(), newKey()];
+        const joint = await locker.acquire([one, two]);
+        const waits = other.acquire(two);
+        await eventually(async () => (await other.inspect(two)).pending.length === 1);
+        await other.forceRelease(two, { reason: 'stuck' });
+        await eventually(() => joint.signal.aborted);
+        expect(joint.signal.reason).toMatchObject({ key: two, reason: 'forced' });
+        expect(await joint.release()).toBe('lost');
+        await (await waits).release();
+        expect((await other.inspect(one)).held).toEqual([]);
+      });
+    });
 
     describe("mode: 'shared'", () => {
       it('lets readers of all processes in together, and no writer with them', async () => {
@@ -327,7 +356,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           await locker.using(key, options, (outer) =>
             locker.using(key, options, async (inner) => {
               expect(inner.fencingToken).toBe(outer.fencingToken);
-              expect((await other.query(key)).held).toHaveLength(1);
+              expect((await other.inspect(key)).held).toHaveLength(1);
             }),
           );
         }
@@ -493,13 +522,15 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
       it('that had to be waited for have one fencing token as well, larger than all before', async () => {
         const held = await other.acquire(more);
         const lock = locker.acquire([key, more]);
-        await eventually(async () => (await other.query(more)).pending.length === 1);
+        await eventually(async () => (await other.inspect(more)).pending.length === 1);
         await held.release();
         const got = await lock;
         expect(new Set(got.fencingTokens.values()).size).toBe(1);
         expect(got.fencingToken).toBeGreaterThan(held.fencingToken);
         for (const one of [key, more]) {
-          expect((await other.query(one)).held).toMatchObject([{ fencingToken: got.fencingToken }]);
+          expect((await other.inspect(one)).held).toMatchObject([
+            { fencingToken: got.fencingToken },
+          ]);
         }
         await got.release();
         const next = await other.acquire(key);
@@ -559,7 +590,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
       it('that are asked for while it drains are refused, also half-way', async () => {
         const held = await other.acquire(more);
         const waiting = rejection(locker.using([key, more], async () => {}));
-        await eventually(async () => (await other.query(more)).pending.length === 1);
+        await eventually(async () => (await other.inspect(more)).pending.length === 1);
         locker.stopGranting();
         expect(await waiting).toMatchObject({ code: 'LOCK_UNAVAILABLE', reason: 'shutting-down' });
         await held.release();
@@ -656,7 +687,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
             return chain(locker, [from, ring[(i + 1) % size] as string], go);
           });
           await eventually(async () => {
-            const states = await Promise.all(ring.map((one) => other.query(one)));
+            const states = await Promise.all(ring.map((one) => other.inspect(one)));
             return states.every(({ held }) => held.length === 1);
           });
           start();
@@ -742,7 +773,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           return error;
         });
         const outer = locker.using(a, async () => {
-          await eventually(async () => (await locker.query(a)).pending.length === 1);
+          await eventually(async () => (await locker.inspect(a)).pending.length === 1);
           const since = performance.now();
           // Noted by now, but nobody looks yet.
           await eventually(() => performance.now() - since > 700);
@@ -784,8 +815,8 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           await go;
           return locker.using(key, async () => 'written');
         });
-        await eventually(async () => (await other.query(more)).held.length === 1);
-        await eventually(async () => (await other.query(key)).held.length === 1);
+        await eventually(async () => (await other.inspect(more)).held.length === 1);
+        await eventually(async () => (await other.inspect(key)).held.length === 1);
         start();
         const outcomes = await Promise.allSettled([reads, writes]);
         expect(outcomes.filter(({ status }) => status === 'rejected')).toHaveLength(1);
@@ -802,7 +833,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           chain(locker, [c], go),
         ];
         await eventually(async () => {
-          const states = await Promise.all([a, b, c].map((one) => other.query(one)));
+          const states = await Promise.all([a, b, c].map((one) => other.inspect(one)));
           return states.every(({ held }) => held.length === 1);
         });
         start();
@@ -823,8 +854,8 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           await go;
           return locker.using(key, limit, async () => 'two');
         });
-        await eventually(async () => (await other.query(more)).held.length === 1);
-        await eventually(async () => (await other.query(key)).held.length === 2);
+        await eventually(async () => (await other.inspect(more)).held.length === 1);
+        await eventually(async () => (await other.inspect(key)).held.length === 2);
         start();
         await pending(1);
         await free.release();

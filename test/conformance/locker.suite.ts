@@ -92,7 +92,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
 
     /** Resolves when so many processes stand in the queue of the key. */
     function pending(count: number, of = key): Promise<unknown> {
-      return eventually(async () => (await locker.query(of)).pending.length === count, {
+      return eventually(async () => (await locker.inspect(of)).pending.length === count, {
         message: `${count} processes wait`,
       });
     }
@@ -216,7 +216,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
 
       it('takes a short waitTimeout for long enough to ask once', async () => {
         // Connected: a first connection may take longer than that.
-        await locker.query(key);
+        await locker.inspect(key);
         const lock = await locker.acquire(key, { waitTimeout: 1 });
         expect(lock.isHeld).toBe(true);
         await lock.release();
@@ -245,6 +245,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(await rejection(locker.acquire(k, o))).toBeInstanceOf(type);
         expect(await rejection(locker.tryAcquire(k, o))).toBeInstanceOf(type);
         expect(await rejection(locker.using(k, o, work))).toBeInstanceOf(type);
+        expect(await rejection(locker.inspect(k, o))).toBeInstanceOf(type);
         expect(await rejection(locker.query(k, o))).toBeInstanceOf(type);
       });
 
@@ -252,7 +253,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         const lock = await locker.acquire(key);
         const sibling = await other.tryAcquire(key, { prefix: 'another' });
         expect(sibling?.isHeld).toBe(true);
-        expect((await locker.query(key, { prefix: 'another' })).held).toHaveLength(1);
+        expect((await locker.inspect(key, { prefix: 'another' })).held).toHaveLength(1);
         await Promise.all([lock.release(), sibling?.release()]);
       });
     });
@@ -396,12 +397,12 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         const third = locker.acquire(key);
         const [firstError, secondError] = [rejection(first), rejection(second)];
         await pending(1);
-        const [{ sequence } = { sequence: 0 }] = (await locker.query(key)).pending;
+        const [{ sequence } = { sequence: 0 }] = (await locker.inspect(key)).pending;
         controller.abort('enough');
         expect(await firstError).toBe('enough');
         expect(await secondError).toBeInstanceOf(LockTimeoutError);
         // It has kept the place that the first had.
-        expect((await locker.query(key)).pending).toMatchObject([{ sequence }]);
+        expect((await locker.inspect(key)).pending).toMatchObject([{ sequence }]);
         await lock.release();
         await (await third).release();
       });
@@ -417,7 +418,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         await lock.release();
         const got = await second;
         expect(got.remaining).toBeGreaterThan(15_000);
-        expect((await locker.query(key)).held[0]?.remaining).toBeGreaterThan(15_000);
+        expect((await locker.inspect(key)).held[0]?.remaining).toBeGreaterThan(15_000);
         await got.release();
       });
 
@@ -493,7 +494,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
           { name: 'AbortError' },
         );
         expect(events).toEqual([]);
-        expect(await locker.query(key)).toEqual({ key, held: [], pending: [] });
+        expect(await locker.inspect(key)).toEqual({ key, held: [], pending: [] });
       });
 
       it('while waiting: rejects with the reason at once and leaves the queue', async () => {
@@ -566,7 +567,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         const { kept } = (events[0] as [string, LockEvents['released']])[1];
         expect(kept).toBeGreaterThan(150);
         expect(kept).toBeLessThanOrEqual(300);
-        expect((await locker.query(key)).held).toMatchObject([{ kept: true }]);
+        expect((await locker.inspect(key)).held).toMatchObject([{ kept: true }]);
         expect(await locker.tryAcquire(key)).toBeNull();
         const next = await eventually(() => other.tryAcquire(key), { timeout: 1_000 });
         expect(performance.now() - start).toBeGreaterThan(295);
@@ -631,7 +632,9 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(await lock.release()).toBe('lost');
         expect(await lock.release()).toBe('lost');
         expect(next.isHeld).toBe(true);
-        expect((await locker.query(key)).held).toMatchObject([{ fencingToken: next.fencingToken }]);
+        expect((await locker.inspect(key)).held).toMatchObject([
+          { fencingToken: next.fencingToken },
+        ]);
         expect(events.map(([name]) => name)).toEqual(['acquired', 'lost']);
         await next.release();
       });
@@ -641,7 +644,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         await eventually(() => lock.remaining < 900);
         await lock.extend();
         expect(lock.remaining).toBeGreaterThan(900);
-        expect((await other.query(key)).held[0]?.remaining).toBeGreaterThan(900);
+        expect((await other.inspect(key)).held[0]?.remaining).toBeGreaterThan(900);
         await lock.release();
         const error = await rejection(lock.extend());
         expect(error).toBeInstanceOf(LockLostError);
@@ -667,7 +670,16 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(signal.aborted).toBe(true);
         expect(lock.state).toBe('lost');
         expect(events).toEqual([
-          ['lost', { key, fencingToken: lock.fencingToken, reason: 'max-hold' }],
+          [
+            'lost',
+            {
+              key,
+              fencingToken: lock.fencingToken,
+              held: expect.any(Number),
+              reason: 'max-hold',
+              by: undefined,
+            },
+          ],
         ]);
         await next.release();
       });
@@ -859,7 +871,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
           return lock.fencingToken;
         });
         expect(await other.tryAcquire(key)).toBeNull();
-        expect((await other.query(key)).held).toMatchObject([{ fencingToken: fence }]);
+        expect((await other.inspect(key)).held).toMatchObject([{ fencingToken: fence }]);
         inside.open();
         expect(await child).toBe(fence);
         expect(await late).toBeGreaterThan(fence);
@@ -1009,13 +1021,195 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
     });
 
     describe('query', () => {
+      const shown = async (pattern?: string, prefix?: string): Promise<string[]> => {
+        const states = await locker.query(pattern, prefix === undefined ? undefined : { prefix });
+        return states.map(({ key: found }) => found);
+      };
+
+      it('shows what is held and waited for, sorted by key, and nothing that is free', async () => {
+        const locks = await Promise.all(
+          ['b', 'a', 'ab', 'free'].map((each) => locker.acquire(`${key} ${each}`)),
+        );
+        const waiter = other.acquire(`${key} ab`);
+        await pending(1, `${key} ab`);
+        await locks[3]?.release();
+        const states = await locker.query(`${key} *`);
+        expect(states.map(({ key: found }) => found)).toEqual(
+          ['a', 'ab', 'b'].map((each) => `${key} ${each}`),
+        );
+        expect(states[1]).toEqual({
+          ...(await locker.inspect(`${key} ab`)),
+          held: [{ ...states[1]?.held[0], fencingToken: locks[2]?.fencingToken }],
+        });
+        expect(states.map((state) => state.pending.length)).toEqual([0, 1, 0]);
+        await Promise.all(locks.map((lock) => lock.release()));
+        await (await waiter).release();
+        expect(await shown(`${key} *`)).toEqual([]);
+      });
+
+      it('shows what is kept by nobody, and what is only waited for', async () => {
+        const kept = await locker.acquire(`${key} kept`, { holdAtLeast: '5s' });
+        await kept.release();
+        const cutOff = store.openBackend();
+        backends.push(cutOff);
+        const place = { aliveFor: 30_000, sequence: undefined };
+        const ask = (token: string, ttl: number, wait: boolean) =>
+          cutOff.tryAcquire({
+            name: LockName.of('lock', `${key} waited for`),
+            token,
+            ttl,
+            notAfter: performance.now() + 5_000,
+            place: wait ? place : undefined,
+          });
+        await ask(randomUUID(), 100, false);
+        const token = randomUUID();
+        await ask(token, 100, true);
+        await eventually(async () => (await locker.inspect(`${key} waited for`)).held.length === 0);
+        expect(await locker.query(`${key} *`)).toMatchObject([
+          { key: `${key} kept`, held: [{ kept: true }], pending: [] },
+          { key: `${key} waited for`, held: [], pending: [{ sequence: expect.any(Number) }] },
+        ]);
+        await cutOff.cancel({ name: LockName.of('lock', `${key} waited for`), token });
+      });
+
+      it('matches by glob, whatever is in the keys, under one prefix', async () => {
+        const names = [
+          'a{1}',
+          'a%7B1}',
+          'a*1',
+          'a[1]',
+          'a\\1',
+          'aé1',
+          'a👍1',
+          'a:q',
+          'a}:q',
+          '%25',
+        ];
+        const locks = await Promise.all(
+          names.map((each) => locker.acquire(each, { prefix: 'p[a-z]*' })),
+        );
+        const neighbour = await locker.acquire('a-1', { prefix: 'pb' });
+        const all = (pattern?: string) => shown(pattern, 'p[a-z]*');
+        expect(await all()).toEqual(names.toSorted());
+        expect(await all('*')).toEqual(names.toSorted());
+        expect(await all('a{*')).toEqual(['a{1}']);
+        expect(await all('a?1')).toEqual(['a*1', 'a\\1', 'aé1', 'a👍1'].toSorted());
+        expect(await all('a\\*1')).toEqual(['a*1']);
+        expect(await all('a[1?')).toEqual(['a[1]']);
+        expect(await all('*}')).toEqual(['a{1}', 'a%7B1}'].toSorted());
+        expect(await all('*%*')).toEqual(['%25', 'a%7B1}']);
+        expect(await all('%25')).toEqual(['%25']);
+        expect(await all('b*')).toEqual([]);
+        await Promise.all([...locks, neighbour].map((lock) => lock.release()));
+        expect(await all()).toEqual([]);
+      });
+    });
+
+    describe('forceRelease', () => {
+      it('takes the lock from its holder at once, and tells both sides', async () => {
+        const admin = open({ application: 'admin' });
+        const [lost, forced] = [record(locker, 'lost'), record(admin, 'forced')];
+        const lock = await locker.acquire(key, { label: 'import' });
+        const { signal } = lock;
+        // It listens from its first lock on; until then it would learn of it when it renews.
+        await eventually(async () => {
+          const probe = await locker.acquire(`${key} probe`);
+          await admin.forceRelease(`${key} probe`);
+          return eventually(() => probe.signal.aborted, { timeout: 100 });
+        });
+        lost.length = 0;
+        forced.length = 0;
+        const outcome = await admin.forceRelease(key, { reason: 'stuck' });
+        const by = { pid: process.pid, application: 'admin', reason: 'stuck' };
+        const holder = { label: 'import', fencingToken: lock.fencingToken, kept: false };
+        expect(outcome).toMatchObject({ kind: 'released', held: [holder] });
+        await eventually(() => signal.aborted);
+        expect(signal.reason).toBeInstanceOf(LockLostError);
+        expect(signal.reason).toMatchObject({ reason: 'forced', key, by });
+        expect(() => lock.assertHeld()).toThrow(/by force/);
+        expect(lock).toMatchObject({ state: 'lost', isHeld: false, remaining: 0 });
+        const { fencingToken } = lock;
+        expect(lost).toEqual([
+          [
+            'lost',
+            {
+              key,
+              fencingToken,
+              held: expect.any(Number),
+              reason: 'forced',
+              by: { ...by, host: expect.any(String) },
+            },
+          ],
+        ]);
+        expect(forced).toMatchObject([['forced', { key, held: [holder], by }]]);
+        const next = await other.acquire(key);
+        expect(next.fencingToken).toBeGreaterThan(fencingToken);
+        expect(await lock.release()).toBe('lost');
+        expect(next.isHeld).toBe(true);
+        expect(await next.release()).toBe('released');
+      });
+
+      it("lets callers of the holder's own process compete like any other", async () => {
+        const lock = await locker.acquire(key);
+        const remote = other.acquire(key, { waitTimeout: 5_000 });
+        await pending(1);
+        const local = locker.acquire(key, { waitTimeout: 5_000 });
+        await other.forceRelease(key);
+        const first = await remote;
+        expect(lock.isHeld).toBe(false);
+        await first.release();
+        await (await local).release();
+      });
+
+      it('rejects the result of work whose lock was taken, and says by whom', async () => {
+        const using = locker.using(key, async (lock) => {
+          const waiter = other.acquire(key);
+          await pending(1);
+          await other.forceRelease(key, { reason: 'stuck' });
+          await eventually(() => lock.signal.aborted);
+          await (await waiter).release();
+        });
+        expect(await rejection(using)).toMatchObject({
+          code: 'LOCK_LOST',
+          reason: 'forced',
+          by: { pid: process.pid, reason: 'stuck' },
+        });
+      });
+
+      it('says that nobody held the key, without an event', async () => {
+        const forced = record(locker, 'forced');
+        expect(await locker.forceRelease(key)).toEqual({ kind: 'not-held' });
+        await locker.using(key, () => {});
+        expect(await locker.forceRelease(key)).toEqual({ kind: 'not-held' });
+        expect(forced).toEqual([]);
+      });
+
+      it('keeps prefixes apart', async () => {
+        const lock = await locker.acquire(key);
+        expect(await locker.forceRelease(key, { prefix: 'another' })).toEqual({ kind: 'not-held' });
+        expect(await lock.release()).toBe('released');
+      });
+
+      it.each([
+        ['an empty key', '', {}, LockKeyError],
+        ['an empty reason', 'k', { reason: '' }, LockConfigError],
+        ['a reason too long', 'k', { reason: 'x'.repeat(201) }, LockConfigError],
+        ['an unknown option', 'k', { ttl: 100 }, LockConfigError],
+        ['options that are none', 'k', null, LockConfigError],
+      ])('rejects %s', async (_what, wrongKey, options, type) => {
+        const error = await rejection(locker.forceRelease(wrongKey, options as never));
+        expect(error).toBeInstanceOf(type);
+      });
+    });
+
+    describe('inspect', () => {
       it('shows who holds the key and who waits for it', async () => {
         const named = open({ application: 'shop' });
         const before = Date.now();
         const lock = await named.acquire(key, { ttl: '5s' });
         const waiters = [other.acquire(key), locker.acquire(key)];
         await pending(2);
-        const { held, pending: waitingNow } = await locker.query(key);
+        const { held, pending: waitingNow } = await locker.inspect(key);
         expect(held).toMatchObject([
           {
             fencingToken: lock.fencingToken,
@@ -1031,7 +1225,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         expect(sequences).toEqual(sequences.toSorted((a, b) => a - b));
         await lock.release();
         await Promise.all(waiters.map(async (waiter) => (await waiter).release()));
-        expect(await locker.query(key)).toEqual({ key, held: [], pending: [] });
+        expect(await locker.inspect(key)).toEqual({ key, held: [], pending: [] });
       });
     });
 
@@ -1063,6 +1257,65 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         const waited = (index: number) => (events[index] as [string, { waited: number }])[1].waited;
         expect(waited(0)).toBeLessThan(waited(7));
         expect(waited(4)).toBeGreaterThanOrEqual(35);
+      });
+
+      it('tell of a hand-over within the process, between the release of the one and the grant of the next', async () => {
+        const local = open({ localHandover: true });
+        const events = record(local, 'released', 'handedOver', 'acquired');
+        const lock = await local.acquire(key);
+        const begun = waiting(local);
+        const next = local.acquire(key, { waitTimeout: 5_000 });
+        await begun;
+        await lock.release();
+        const got = await next;
+        await got.release();
+        expect(events.map(([name]) => name)).toEqual([
+          'acquired',
+          ...['released', 'handedOver', 'acquired'],
+          'released',
+        ]);
+        const { fencingToken: from } = lock;
+        const { fencingToken } = got;
+        const waited = expect.any(Number);
+        expect(events[2]).toEqual(['handedOver', { key, from, fencingToken, waited }]);
+      });
+
+      it('tell how each call that got no lock ended: skipped, or refused with a code', async () => {
+        const events = record(locker, 'skipped', 'refused', 'busy', 'timedOut');
+        const lock = await other.acquire(key);
+        const reason = new Error('not needed any more');
+        const controller = new AbortController();
+        await locker.tryAcquire(key);
+        await locker.using(key, { onBusy: 'skip' }, () => {});
+        const aborted = rejection(locker.acquire(key, { signal: controller.signal }));
+        const errors = [
+          await rejection(locker.acquire(key, { onBusy: 'throw' })),
+          await rejection(locker.acquire(key, { waitTimeout: 30 })),
+          await rejection(locker.acquire('')),
+          await rejection(locker.acquire(7 as unknown as string)),
+          await rejection(locker.using(key, { ttl: 1 }, () => {})),
+        ];
+        controller.abort(reason);
+        errors.push(await aborted);
+        locker.stopGranting();
+        errors.push(await rejection(locker.tryAcquire(key)));
+        const facts = { key, remaining: expect.any(Number) };
+        const of = (name: string) =>
+          events.filter(([each]) => each === name).map(([, each]) => each);
+        expect(of('skipped')).toEqual([facts, facts]);
+        expect(of('busy')).toEqual([facts, facts, facts]);
+        expect(of('timedOut')).toHaveLength(1);
+        const waited = expect.any(Number);
+        expect(of('refused')).toEqual([
+          { key, code: 'LOCK_BUSY', waited, error: errors[0] },
+          { key, code: 'LOCK_TIMEOUT', waited, error: errors[1] },
+          { key: '', code: 'LOCK_KEY', waited, error: errors[2] },
+          { key: undefined, code: 'LOCK_KEY', waited, error: errors[3] },
+          { key, code: 'LOCK_CONFIG', waited, error: errors[4] },
+          { key, code: 'ABORTED', waited, error: reason },
+          { key, code: 'LOCK_UNAVAILABLE', waited, error: errors[6] },
+        ]);
+        await lock.release();
       });
 
       it('stop when asked to, each listener by itself', async () => {
@@ -1281,7 +1534,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
           const [outcome] = await Promise.allSettled([asked, closing.close()]);
           const { reason = refused } = outcome as { reason?: unknown };
           expect(reason).toMatchObject(refused);
-          expect((await other.query(key)).held).toEqual([]);
+          expect((await other.inspect(key)).held).toEqual([]);
         },
       );
 

@@ -105,7 +105,7 @@ async function expectHandOver(from: Locker, to: Locker, key = 'k'): Promise<void
   });
   await Promise.race([
     next,
-    eventually(async () => (await from.query(key)).pending.length === 1, { message: 'it waits' }),
+    eventually(async () => (await from.inspect(key)).pending.length === 1, { message: 'it waits' }),
   ]);
   expect(served).toBe(false);
   expect(await lock.release()).toBe('released');
@@ -392,7 +392,9 @@ describe('connections', () => {
     const events: string[] = [];
     locker.on('lost', ({ reason }) => events.push(reason));
     // The clean-up's own reply was cut too: a command that could not be sent at all would prove nothing here.
-    await eventually(async () => (await locker.query('held').catch(() => undefined)) !== undefined);
+    await eventually(
+      async () => (await locker.inspect('held').catch(() => undefined)) !== undefined,
+    );
     cut = 1;
     expect(await held.release()).toBe('unconfirmed');
     expect([cut, events]).toEqual([2, []]);
@@ -405,7 +407,8 @@ describe('connections', () => {
     for (const connection of [server.url, { port: server.port }, instance]) {
       const [a, b] = [openLocker(connection), openLocker(connection)];
       await expectHandOver(a, b);
-      expect(await connectionCount()).toBe(before + 3);
+      // Each has one for commands, and one on which it's told what concerns it as a holder or as a waiter.
+      expect(await connectionCount()).toBe(before + 4);
       await Promise.all([a.close(), b.close()]);
       await eventually(async () => (await connectionCount()) === before, {
         message: 'all of ours are closed',

@@ -57,7 +57,7 @@ async function boot(imports: NonNullable<ModuleMetadata['imports']>, more: Modul
 }
 
 const locked = async (locks: RedisLockService, key = 'key') =>
-  locks.using(key, async (lock) => [lock.key, (await locks.query(key)).held.length]);
+  locks.using(key, async (lock) => [lock.key, (await locks.inspect(key)).held.length]);
 
 @Injectable()
 class Settings implements RedisLockOptionsFactory {
@@ -136,7 +136,7 @@ describe('RedisLockModule', () => {
     expect(await locks.using('key', { onBusy: 'skip' }, () => 1)).toBe(1);
     const lock = await locks.tryAcquire('key');
     expect(await locks.tryAcquire('key')).toBeNull();
-    expect((await locks.query('key')).held).toHaveLength(1);
+    expect((await locks.inspect('key')).held).toHaveLength(1);
     expect(await lock?.release()).toBe('released');
     stop();
     await locks.using('key', () => {});

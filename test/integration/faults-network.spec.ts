@@ -237,7 +237,7 @@ describe('a connection hangs or is cut', () => {
       await using rival = await other.open(lockerOptions(server.url, { ttl }));
       const lock = await holder.acquire('k');
       const waiting = rival.acquire('k', { waitTimeout: 10_000 });
-      await eventually(async () => (await rival.query('k')).value.pending.length === 1);
+      await eventually(async () => (await rival.inspect('k')).value.pending.length === 1);
       proxy.hold();
       const cutAt = monotonic();
 
@@ -325,7 +325,7 @@ describe('a connection hangs or is cut', () => {
     }
     await eventually(
       async () =>
-        (await holder.query('k')).value.pending.length === 3 &&
+        (await holder.inspect('k')).value.pending.length === 3 &&
         ((await observer.redis.pubsub('CHANNELS', 'lock:wake:*')) as string[]).length === 3,
       { timeout: RECOVERY, message: 'all are in line, and listen' },
     );

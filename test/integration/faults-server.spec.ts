@@ -47,7 +47,7 @@ describe('Redis is down at boot', () => {
     const connected = await locker.connect();
     expect(connected.value).toBe(false);
     expect(connected.took).toBeLessThan(COMMAND_TIMEOUT + SLACK);
-    for (const call of [locker.acquire('k'), locker.tryAcquire('k'), locker.query('k')]) {
+    for (const call of [locker.acquire('k'), locker.tryAcquire('k'), locker.inspect('k')]) {
       const failure = await failureOf(call);
       expect(failure).toMatchObject({ code: 'LOCK_UNAVAILABLE', reason: 'unreachable' });
       expect(failure.took).toBeLessThan(SLACK);
@@ -121,7 +121,7 @@ describe('Redis is killed', () => {
     const lock = await holder.acquire('k');
     await server.restart();
 
-    expect(await eventually(() => rival.query('k'), { timeout: RECOVERY })).toMatchObject({
+    expect(await eventually(() => rival.inspect('k'), { timeout: RECOVERY })).toMatchObject({
       value: { held: [{ fencingToken: lock.fencingToken, pid: one.pid }] },
     });
     expect(await rival.tryAcquire('k')).toBeNull();
@@ -139,7 +139,7 @@ describe('Redis is killed', () => {
     await using rival = await other.open(lockerOptions(server.url));
     const lock = await holder.acquire('k');
     const waiting = rival.acquire('k', { waitTimeout: 15_000 });
-    await eventually(async () => (await holder.query('k')).value.pending.length === 1);
+    await eventually(async () => (await holder.inspect('k')).value.pending.length === 1);
     await server.kill();
     const loss = await lock.loss();
     await server.restart();
@@ -156,7 +156,7 @@ describe('Redis is killed', () => {
     await using rival = await other.open(lockerOptions(server.url));
     await holder.acquire('k');
     const waiting = failureOf(rival.acquire('k', { waitTimeout: 2_000 }));
-    await eventually(async () => (await holder.query('k')).value.pending.length === 1);
+    await eventually(async () => (await holder.inspect('k')).value.pending.length === 1);
     await server.kill();
 
     const failure = await waiting;
@@ -267,7 +267,7 @@ describe('Redis is frozen', () => {
     await using rival = await other.open(lockerOptions(server.url));
     const lock = await holder.acquire('k');
     const waiting = rival.acquire('k', { waitTimeout: 10_000 });
-    await eventually(async () => (await holder.query('k')).value.pending.length === 1);
+    await eventually(async () => (await holder.inspect('k')).value.pending.length === 1);
     server.pause();
     // Its look at its place in the meantime (after half its ttl) finds no answer.
     const frozen = failureOf(rival.acquire('another', { waitTimeout: 100 }));
@@ -289,7 +289,7 @@ describe('Redis is frozen', () => {
     await using rival = await other.open(lockerOptions(server.url, { ttl }));
     const lock = await holder.acquire('k');
     const waiting = rival.acquire('k', { waitTimeout: 10_000 });
-    await eventually(async () => (await holder.query('k')).value.pending.length === 1);
+    await eventually(async () => (await holder.inspect('k')).value.pending.length === 1);
     server.pause();
     const pausedAt = monotonic();
     const loss = await lock.loss();
@@ -455,7 +455,7 @@ describe("a caller's own deadline says why it got no lock", () => {
     if (heldBy !== undefined) {
       // Behind a holder of its own process it waits there, and only that process knows.
       const asked = heldBy === 'another' ? rival : locker;
-      await eventually(async () => (await asked.query('k')).value.pending.length === 1);
+      await eventually(async () => (await asked.inspect('k')).value.pending.length === 1);
       if (frozen !== undefined) server.pause();
     }
     if (frozen === 'for a while') {

@@ -119,7 +119,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
   });
 
   async function remains(): Promise<unknown[]> {
-    const { held, pending } = await asker.query(key);
+    const { held, pending } = await asker.inspect(key);
     const queues = await observer.redis.exists(`lock:{${key}}:q`, `lock:{${key}}:w`);
     return [...held, ...pending, ...Array.from({ length: queues }, () => 'a queue')];
   }
@@ -160,7 +160,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
   }
 
   async function queued(count: number): Promise<void> {
-    await eventually(async () => (await asker.query(key)).pending.length === count, {
+    await eventually(async () => (await asker.inspect(key)).pending.length === count, {
       message: `${count} stand in the queue`,
     });
   }
@@ -172,7 +172,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
   }
 
   async function holders(): Promise<(string | undefined)[]> {
-    return (await asker.query(key)).held.map(({ application }) => application);
+    return (await asker.inspect(key)).held.map(({ application }) => application);
   }
 
   function begin(contender: Contender, options?: AcquireOptions): Waiting {
@@ -183,7 +183,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
 
   /** Begins to wait, and comes back when it stands in the queue: for the first caller of a contender. */
   async function queueUp(contender: Contender, options?: AcquireOptions): Promise<Waiting> {
-    const before = (await asker.query(key)).pending.length;
+    const before = (await asker.inspect(key)).pending.length;
     const waiting = begin(contender, options);
     await queued(before + 1);
     return waiting;
@@ -325,7 +325,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       const freedAt = monotonic();
       await turn.release();
       expect(await holders()).toEqual([]);
-      expect((await asker.query(key)).pending).toHaveLength(1);
+      expect((await asker.inspect(key)).pending).toHaveLength(1);
       await doomed.replica.kill();
       await expectServedInOrder([next], freedAt, CLAIM_WINDOW + SLACK);
     });
@@ -491,7 +491,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
         // Each looks at the key.
         await eventually(async () => (await observer.calls('evalsha')) >= new Set(woken).size);
         expect(await holders()).toEqual(['holder']);
-        expect((await asker.query(key)).pending).toHaveLength(3);
+        expect((await asker.inspect(key)).pending).toHaveLength(3);
         const freedAt = monotonic();
         await turn.release();
         await expectServedInOrder(all, freedAt, AT_ONCE);
@@ -513,7 +513,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       for (const token of [...tokens, ...tokens]) await publish(token);
       await eventually(async () => (await observer.calls('evalsha')) >= 2);
       expect(await holders()).toEqual([]);
-      expect((await asker.query(key)).pending).toHaveLength(2);
+      expect((await asker.inspect(key)).pending).toHaveLength(2);
       // The first is told three times by now.
       letPass(proxy);
       await expectServedInOrder([a, b, c], freedAt, CLAIM_WINDOW);
@@ -634,7 +634,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       });
 
       it('while the key is held: all are back in line when they look, in their order', async () => {
-        await eventually(async () => (await asker.query(key)).pending.length === 3, {
+        await eventually(async () => (await asker.inspect(key)).pending.length === 3, {
           timeout: LOOKING_TTL / 2 + SLACK,
           message: 'all are back in line',
         });

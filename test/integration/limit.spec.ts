@@ -71,12 +71,12 @@ describe(`limit ${LIMIT}, ${PROCESSES} processes`, () => {
     ];
     const waiting = (lockers[2] as RemoteLocker).acquire('place');
     await eventually(
-      async () => (await (lockers[0] as RemoteLocker).query('place')).value.pending.length === 1,
+      async () => (await (lockers[0] as RemoteLocker).inspect('place')).value.pending.length === 1,
     );
     await replicas[PROCESSES - 1]?.kill();
     const next = await waiting;
     expect(next.fencingToken).toBeGreaterThan(first.fencingToken);
-    expect((await (lockers[0] as RemoteLocker).query('place')).value.held).toHaveLength(LIMIT);
+    expect((await (lockers[0] as RemoteLocker).inspect('place')).value.held).toHaveLength(LIMIT);
     for (const lock of [second, third, next]) await lock.release();
   }, 30_000);
 });

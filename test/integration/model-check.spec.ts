@@ -44,6 +44,7 @@ type Step =
       readonly queues: boolean;
     }
   | { readonly do: 'extend' | 'release' | 'keep' | 'cancel' | 'downgrade'; readonly who: number }
+  | { readonly do: 'force' }
   | { readonly do: 'pass'; readonly what: keyof typeof PASSING };
 
 const EMPTY: State = { inside: [], queue: [] };
@@ -93,6 +94,11 @@ function nextOf(state: State, step: Step): [State, outcome: string] {
     const ended = alone?.access === 'exclusive' && alone.who >= 0 && inside.length === 0;
     const lapsed = ended ? alone : state.lapsed;
     return [{ inside, queue: ALIVE_FOR > passed ? state.queue : [], lapsed }, ''];
+  }
+  if (step.do === 'force') {
+    const inside = state.inside.filter(({ kind }) => kind === 'reserved');
+    const taken = state.inside.length - inside.length;
+    return [taken === 0 ? state : letIn({ ...state, inside })[0], `from ${taken}`];
   }
   const { who } = step;
   const mine = state.inside.find((one) => one.who === who);
@@ -161,6 +167,7 @@ function stepsFrom(state: State, clients: number, accesses: readonly Access[]): 
     { do: 'pass', what: 'reservations' },
     { do: 'pass', what: 'leases' },
     { do: 'pass', what: 'waiters' },
+    { do: 'force' },
   ];
   for (let who = 0; who < clients; who += 1) {
     const mine = [...state.inside, ...state.queue].find((one) => one.who === who);
@@ -278,6 +285,13 @@ class Subject {
     if (step.do === 'pass') {
       await this.#moveTime(name, PASSING[step.what]);
       return '';
+    }
+    if (step.do === 'force') {
+      const forced = await (this.backends[0] as RedisBackend).forceRelease({
+        name,
+        reason: undefined,
+      });
+      return forced.kind === 'forced' ? `from ${forced.held.length}` : forced.kind;
     }
     const backend = this.backends[step.who] as RedisBackend;
     const token = `t${step.who}`;

@@ -411,7 +411,7 @@ describe('Engines', () => {
       const calls = [
         () => locker.acquire('k'),
         () => locker.tryAcquire('k'),
-        () => locker.query('k'),
+        () => locker.inspect('k'),
         () => locker.using('k', () => {}),
       ];
       const failures = await Promise.all(calls.map((call) => failureOf(call())));
@@ -536,7 +536,7 @@ describe('Engines', () => {
       LockTimeoutError,
     );
     expect(await rival.tryAcquire('k', { ttl: 100 })).toBeNull();
-    expect((await rival.query('k')).held[0]?.remaining).toBeGreaterThan(9_000);
+    expect((await rival.inspect('k')).held[0]?.remaining).toBeGreaterThan(9_000);
     expect(await lock.release()).toBe('released');
   });
 
@@ -643,7 +643,7 @@ describe('Engines', () => {
     async (ttl) => {
       const ms = Math.round(typeof ttl === 'number' ? ttl : Number.parseFloat(ttl) * 1_000);
       const lock = await newLocker().acquire('k', { ttl, renew: false });
-      const left = async () => (await newLocker().query('k')).held[0]?.remaining;
+      const left = async () => (await newLocker().inspect('k')).held[0]?.remaining;
       const first = await left();
       await lock.extend();
       const renewed = await left();

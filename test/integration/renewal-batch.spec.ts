@@ -163,7 +163,7 @@ describe('A batch of renewals', () => {
 
   /** The fencing tokens of those who hold keys, as the server knows them; 0: nobody. */
   async function holdersOf(held: readonly Lock[]): Promise<number[]> {
-    const states = await Promise.all(held.map(({ key }) => rival.locker.query(key)));
+    const states = await Promise.all(held.map(({ key }) => rival.locker.inspect(key)));
     return states.map((state) => state.held[0]?.fencingToken ?? 0);
   }
 

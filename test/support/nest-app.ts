@@ -53,12 +53,12 @@ export class NestApp implements AsyncDisposable {
 
   /** Whether somebody holds a key at this moment. */
   async isHeld(key: string): Promise<boolean> {
-    return (await this.locks.query(key)).held.length > 0;
+    return (await this.locks.inspect(key)).held.length > 0;
   }
 
   /** How many wait for a key. */
   async waiting(key: string): Promise<number> {
-    return (await this.locks.query(key)).pending.length;
+    return (await this.locks.inspect(key)).pending.length;
   }
 
   fetch(path: string, init?: RequestInit): Promise<Response> {

@@ -157,7 +157,18 @@ describe('LockLostError', () => {
     'max-hold': /Raise maxHold, or find what got stuck/,
     shutdown: /Raise drainTimeout/,
     released: /Do the work before release\(\)/,
+    forced: /by force.*`by` says whom to ask/,
   };
+
+  it('says who released it by force, and why', () => {
+    const by = { host: 'web-1', pid: 7, application: 'admin', reason: 'stuck\n' };
+    const error = new LockLostError('k', 'forced', 1, by);
+    expect(error.by).toBe(by);
+    expect(error.message).toMatch(/It was "admin", process 7 on "web-1": "stuck\\n"\.$/);
+    const unnamed = { ...by, application: undefined, reason: undefined };
+    const { message } = new LockLostError('k', 'forced', 1, unnamed);
+    expect(message).toMatch(/It was process 7 on "web-1"\.$/);
+  });
 
   it.each(Object.entries(REMEDIES))('%s: says what to do', (reason, remedy) => {
     const error = new LockLostError('k', reason as LostReason, 1);

@@ -11,10 +11,13 @@ import type {
   DowngradeOutcome,
   DowngradeRequest,
   ExtendOutcome,
+  ForceOutcome,
+  ForceRequest,
   HeldToken,
   HolderOutcome,
   LockBackend,
   MarkBlockedOutcome,
+  NamesOutcome,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
@@ -22,6 +25,7 @@ import type {
   UnmarkBlockedOutcome,
 } from '../../lib/core/backend/lock-backend.js';
 import { MemoryRunStore } from '../../lib/core/backend/memory-run-store.js';
+import type { KeyPattern } from '../../lib/core/key-pattern.js';
 import type { LockName } from '../../lib/core/lock-name.js';
 import type { WakeListener, WakeUp } from '../../lib/core/wake-up.js';
 import { settled } from '../support/fake-clock.js';
@@ -38,9 +42,14 @@ export class FakeBackend implements LockBackend {
     'cancel',
     this.log,
   );
+  readonly forces = new Calls<ForceRequest, ForceOutcome>('forceRelease', this.log);
   readonly joins = new Calls<AcquireAllRequest, AcquireAllOutcome>('tryAcquireAll', this.log);
   readonly downgrades = new Calls<DowngradeRequest, DowngradeOutcome>('downgrade', this.log);
   readonly queries = new Calls<LockName, QueryOutcome>('query', this.log);
+  readonly surveys = new Calls<{ prefix: string; pattern: KeyPattern }, NamesOutcome>(
+    'names',
+    this.log,
+  );
   closed = false;
 
   async connect(): Promise<{ kind: 'connected' }> {
@@ -86,8 +95,16 @@ export class FakeBackend implements LockBackend {
     return this.cancels.call(held);
   }
 
+  forceRelease(request: ForceRequest): Promise<ForceOutcome> {
+    return this.forces.call(request);
+  }
+
   query(name: LockName): Promise<QueryOutcome> {
     return this.queries.call(name);
+  }
+
+  names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
+    return this.surveys.call({ prefix, pattern });
   }
 
   async close(): Promise<void> {
@@ -135,11 +152,17 @@ export class FakeWakeUp implements WakeUp {
   subscribed = 0;
   /** How often somebody doubted that it hears. */
   checked = 0;
+  /** How often somebody holds something. */
+  attended = 0;
   onSubscribe: () => Promise<void> | void = () => {};
   tell: WakeListener = () => {};
 
   check(): void {
     this.checked += 1;
+  }
+
+  attend(): void {
+    this.attended += 1;
   }
 
   async subscribe(): Promise<void> {

@@ -67,6 +67,33 @@ describe('LockName', () => {
     );
   });
 
+  it('is found again by its owner key, and by no other', () => {
+    fc.assert(
+      fc.property(prefix, key, (givenPrefix, givenKey) => {
+        const name = made(givenKey);
+        fc.pre(typeof name === 'string');
+        const { owner, queue } = LockName.of(givenPrefix, givenKey);
+        expect(LockName.ofOwner(givenPrefix, owner)).toEqual(LockName.of(givenPrefix, givenKey));
+        expect(LockName.ofOwner(`${givenPrefix}x`, owner)).toBeUndefined();
+        expect(LockName.ofOwner(givenPrefix, queue)).toBeUndefined();
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it.each([
+    'lock:{}',
+    'lock:{a}}',
+    'lock:{{a}',
+    'lock:{%}',
+    'lock:{%7b}',
+    'lock:{%41}',
+    'lock:a',
+    '{a}',
+  ])('knows that %j is no owner key of its own making', (owner) => {
+    expect(LockName.ofOwner('lock', owner)).toBeUndefined();
+  });
+
   it('gives one name three different keys, with the whole key as the hash tag of each', () => {
     fc.assert(
       fc.property(prefix, key, (somePrefix, someKey) => {

@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, it } from '@jest/globals';
 import { LockLostError, LockUnavailableError } from '../../lib/core/errors.js';
 import type { LockEventName } from '../../lib/core/events.js';
 import type { Lock } from '../../lib/core/lock.js';
+import { LockName } from '../../lib/core/lock-name.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
 import { FakeClock, settled } from '../support/fake-clock.js';
@@ -93,7 +94,9 @@ describe('Locker', () => {
       const release = lock.release();
       await backend.releases.answer({ kind: 'taken' });
       expect(await release).toBe('lost');
-      expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, reason: 'taken' }]]);
+      expect(events.slice(1)).toEqual([
+        ['lost', { key: 'k', fencingToken: 7, held: expect.any(Number), reason: 'taken' }],
+      ]);
     });
 
     it.each([
@@ -203,7 +206,10 @@ describe('Locker', () => {
       expect(lock.state).toBe('held');
       await clock.advance(1);
       expect([lock.state, first.state, lock.signal.aborted]).toEqual(['lost', 'released', true]);
-      expect(events.at(-1)).toEqual(['lost', { key: 'k', fencingToken: 8, reason: 'max-hold' }]);
+      expect(events.at(-1)).toEqual([
+        'lost',
+        { key: 'k', fencingToken: 8, held: expect.any(Number), reason: 'max-hold' },
+      ]);
       expect(backend.releases.made).toMatchObject([{ lastFence: 8 }]);
     });
 
@@ -234,7 +240,10 @@ describe('Locker', () => {
       const lock = await second;
       await clock.advance(TTL / 3);
       await backend.extends.answer([{ kind: 'taken' }]);
-      expect(events.at(-1)).toEqual(['lost', { key: 'k', fencingToken: 8, reason: 'taken' }]);
+      expect(events.at(-1)).toEqual([
+        'lost',
+        { key: 'k', fencingToken: 8, held: expect.any(Number), reason: 'taken' },
+      ]);
       expect(lock.signal.reason).toMatchObject({ fencingToken: 8, reason: 'taken' });
       expect(first.signal.aborted).toBe(false);
     });
@@ -308,7 +317,9 @@ describe('Locker', () => {
         };
         await clock.advance(after);
         expect(order).toEqual(['abort', how]);
-        expect(events.slice(1)).toEqual([['lost', { key: 'k', fencingToken: 7, reason }]]);
+        expect(events.slice(1)).toEqual([
+          ['lost', { key: 'k', fencingToken: 7, held: expect.any(Number), reason }],
+        ]);
         expect(await lock.release()).toBe('lost');
         expect(order).toHaveLength(2);
       },
@@ -375,12 +386,88 @@ describe('Locker', () => {
     });
   });
 
-  describe('query', () => {
-    it('that is not answered rejects', async () => {
-      const state = watch(locker.query('k'));
+  describe('a lease that somebody releases by force', () => {
+    const by = { host: 'h', pid: 1, application: undefined, reason: 'stuck' };
+    const lastToken = () => backend.tryAcquires.made.at(-1)?.token as string;
+    const forced = (token: string) =>
+      backend.wakeUp.tell({ kind: 'forced', token, owner: 'lock:{k}', by });
+
+    it('is lost, without a command: the server has nothing more of it', async () => {
+      const lock = await take();
+      forced(lastToken());
+      expect([lock.state, lock.signal.reason]).toMatchObject(['lost', { reason: 'forced', by }]);
+      await clock.advance(10 * TTL);
+      expect(backend.log).toEqual(['tryAcquire']);
+    });
+
+    it('is not the one of a later holder: a late message changes nothing', async () => {
+      const first = await take();
+      const late = lastToken();
+      void first.release();
+      await backend.releases.answer({ kind: 'released' });
+      const second = await take();
+      forced(late);
+      await settled();
+      expect(second.state).toBe('held');
+    });
+
+    it('may be one whose grant is still on its way: it is lost when it comes', async () => {
+      for (const method of ['acquire', 'tryAcquire'] as const) {
+        const caller = watch<Lock | null>(locker[method]('k'));
+        await settled();
+        forced(lastToken());
+        await backend.tryAcquires.answer(granted());
+        expect(caller.value).toMatchObject({ state: 'lost' });
+        expect(events.slice(-2)).toMatchObject([
+          ['acquired', { key: 'k' }],
+          ['lost', { key: 'k', reason: 'forced', by }],
+        ]);
+      }
+    });
+  });
+
+  describe('inspect and query', () => {
+    it('that are not answered reject', async () => {
+      const state = watch(locker.inspect('k'));
       await backend.queries.answer(noAnswer);
       expect(state.error).toBeInstanceOf(LockUnavailableError);
       expect(state.error).toMatchObject({ key: 'k', reason: 'no-answer' });
+      const states = watch(locker.query('*'));
+      await backend.surveys.answer(unreachable);
+      expect(states.error).toMatchObject({ key: undefined, reason: 'unreachable' });
+    });
+
+    it('reject where one of many locks could not be looked at', async () => {
+      const states = watch(locker.query());
+      const names = ['a', 'b'].map((key) => LockName.of('lock', key));
+      await backend.surveys.answer({ kind: 'names', names });
+      await backend.queries.answer({ kind: 'found', state: { key: 'a', held: [], pending: [] } });
+      await backend.queries.answer(noAnswer);
+      expect(states.error).toMatchObject({ key: 'b', reason: 'no-answer' });
+    });
+
+    it('look at no more than a hundred locks at once', async () => {
+      const states = watch(locker.query());
+      const names = Array.from({ length: 150 }, (_, index) => LockName.of('lock', `${index}`));
+      await backend.surveys.answer({ kind: 'names', names });
+      expect(backend.queries.openCount).toBe(100);
+      backend.queries.auto = ({ key }) => ({
+        kind: 'found',
+        state: { key, held: [], pending: [] },
+      });
+      for (let i = 0; i < 100; i += 1) {
+        const state = { key: 'any', held: [], pending: [] };
+        await backend.queries.answer({ kind: 'found', state });
+      }
+      expect(backend.queries.made).toHaveLength(150);
+      expect(states.value).toEqual([]);
+    });
+
+    it('walk through nothing for a pattern that can match one key only', async () => {
+      const states = watch(locker.query('a\\*b'));
+      await settled();
+      expect([backend.surveys.made, backend.queries.made]).toMatchObject([[], [{ key: 'a*b' }]]);
+      expect(states.done).toBe(false);
     });
   });
 

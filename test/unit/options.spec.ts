@@ -100,6 +100,12 @@ const controller = new AbortController();
 const foreignSignal = { aborted: false, addEventListener() {}, removeEventListener() {} };
 const instance = new Redis({ lazyConnect: true });
 
+const shortText: Option = {
+  right: ['shop', 'x'.repeat(100)].map((each) => [each, each]),
+  wrong: [...NO_TEXT, ['', "''"], ['x'.repeat(101), `'${'x'.repeat(60)}'`]],
+  remedy: /a text of 1 to 100 characters/,
+};
+
 /** Complete, or it doesn't compile. */
 const PER_LOCK: Record<keyof LockOptions, Option> = {
   ttl: durationOf(SHORTEST_TTL),
@@ -112,6 +118,7 @@ const PER_LOCK: Record<keyof LockOptions, Option> = {
     remedy: /one of 'wait', 'skip', 'throw'/,
   },
   renew: trueOrFalse,
+  label: shortText,
   mode: {
     right: ['exclusive', 'shared'].map((each) => [each, each]),
     wrong: [...NO_TEXT, ['', "''"], ['Shared', "'Shared'"], ['read', "'read'"]],
@@ -224,11 +231,7 @@ const PER_LOCKER: Record<Exclude<keyof LockerOptions, keyof LockOptions>, Option
     wrong: [],
     remedy: /./,
   },
-  application: {
-    right: ['shop', 'x'.repeat(100)].map((each) => [each, each]),
-    wrong: [...NO_TEXT, ['', "''"], ['x'.repeat(101), `'${'x'.repeat(60)}'`]],
-    remedy: /a text of 1 to 100 characters/,
-  },
+  application: shortText,
 };
 
 type Resolve = (options: Record<string, unknown>) => unknown;
@@ -248,7 +251,7 @@ function errorOf(work: () => unknown): LockConfigError {
 }
 
 const perLock = Object.entries(PER_LOCK);
-const defaultable = perLock.filter(([option]) => option !== 'signal');
+const defaultable = perLock.filter(([option]) => option !== 'signal' && option !== 'label');
 const perLocker = Object.entries(PER_LOCKER);
 
 describe.each([

@@ -799,6 +799,8 @@ describe('WaitQueue: local hand-over', () => {
       ['where the next wants another ttl', {}, {}, { ttl: 2 * TTL }],
       ['where its holder does not renew', {}, { renew: false }, {}],
       ['where the next would not renew', {}, {}, { renew: false }],
+      ['where the next has another label', {}, { label: 'import' }, { label: 'export' }],
+      ['where only the next has a label', {}, {}, { label: 'export' }],
       ['where neither renews', { renew: false }, {}, {}],
     ])(
       'is not passed on, and the next stands at the backend meanwhile: %s',
@@ -1143,7 +1145,7 @@ describe('WaitQueue: local hand-over', () => {
       const first = await hold();
       const second = await enter();
       const pending = async () => {
-        const state = locker.query('k');
+        const state = locker.inspect('k');
         await backend.queries.answer({ kind: 'found', state: { key: 'k', held: [], pending: [] } });
         return (await state).pending;
       };

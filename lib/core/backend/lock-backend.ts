@@ -1,4 +1,6 @@
 import type { Access } from '../access.js';
+import type { ForcedBy } from '../errors.js';
+import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
 import type { WakeUp } from '../wake-up.js';
 import type { RunStore } from './run-store.js';
@@ -59,8 +61,20 @@ export interface LockBackend {
   /** Undoes whatever an acquire with this token has done or left: a grant, a reservation, a place in the queue. */
   cancel(request: CancelRequest): Promise<CancelOutcome>;
 
+  /**
+   * Takes the key from whoever holds it, or from nobody where it's kept, tells the holders' processes, and hands the key
+   * on to the first live waiter. The next fencing token is larger than any that a holder may have used.
+   */
+  forceRelease(request: ForceRequest): Promise<ForceOutcome>;
+
   /** Who holds the key and who waits for it. */
   query(name: LockName): Promise<QueryOutcome>;
+
+  /**
+   * The names in use under a prefix whose keys match: all that are held or waited for, and perhaps some that aren't any
+   * more. Takes as many commands as it needs, each within its timeout; where one fails, there's no answer.
+   */
+  names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome>;
 
   /** Closes what the backend opened, and nothing else. */
   close(): Promise<void>;
@@ -84,6 +98,8 @@ export interface AcquireRequest extends HeldToken {
   readonly notAfter: number;
   /** Where given, and the key is held, the token is queued (or keeps its place). */
   readonly place: Place | undefined;
+  /** What the key is wanted for, where the caller says so: shown with the holder. */
+  readonly label?: string | undefined;
   /**
    * Monotonic local time at which the caller began to wait here, where others of its process stood at the backend in its
    * stead: it's ahead of those who came later. For those who share a key; left out: it comes now.
@@ -91,7 +107,7 @@ export interface AcquireRequest extends HeldToken {
   readonly waitsSince?: number;
 }
 
-export interface AcquireAllRequest extends Pick<AcquireRequest, 'ttl' | 'notAfter'> {
+export interface AcquireAllRequest extends Pick<AcquireRequest, 'ttl' | 'notAfter' | 'label'> {
   readonly wanted: readonly Pick<HeldToken, 'name' | 'token'>[];
   readonly access: Access;
   readonly fencingToken: number | undefined;
@@ -217,9 +233,22 @@ export interface CancelRequest extends Pick<HeldToken, 'name' | 'token'> {
 
 export type CancelOutcome = { readonly kind: 'cancelled' } | Unavailable;
 
+export interface ForceRequest {
+  readonly name: LockName;
+  readonly reason: string | undefined;
+}
+
+export type ForceOutcome =
+  /** `held`: from whom it was taken; none where nobody held it. `by`: what they were told. */
+  | { readonly kind: 'forced'; readonly held: readonly HolderState[]; readonly by: ForcedBy }
+  | Unavailable;
+
 export type QueryOutcome = { readonly kind: 'found'; readonly state: LockState } | Unavailable;
 
-/** Who holds a key and who waits for it, as {@link Locker.query} tells it. */
+export type NamesOutcome =
+  { readonly kind: 'names'; readonly names: readonly LockName[] } | Unavailable;
+
+/** Who holds a key and who waits for it, as {@link Locker.inspect} and {@link Locker.query} tell it. */
 export interface LockState {
   readonly key: string;
   readonly held: readonly HolderState[];
@@ -228,14 +257,17 @@ export interface LockState {
 }
 
 export interface HolderState {
+  /** The first of its lease: a holder to which the lease was passed on within the process has a larger one. */
   readonly fencingToken: number;
-  /** When it was granted, by the server's clock. */
+  /** When the lease was granted, by the server's clock. */
   readonly since: Date;
   /** How long the lease lasts if it isn't renewed, in ms. */
   readonly remaining: number;
   readonly host: string;
   readonly pid: number;
   readonly application: string | undefined;
+  /** What it said that it holds the key for. */
+  readonly label: string | undefined;
   /** The work is done and the key is kept for `holdAtLeast`. */
   readonly kept: boolean;
   readonly access: Access;

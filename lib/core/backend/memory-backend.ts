@@ -2,7 +2,8 @@ import { hostname } from 'node:os';
 
 import { type Access, capacityOf, limitsDiffer } from '../access.js';
 import { type Clock, systemClock, type Timer } from '../clock.js';
-import type { LockName } from '../lock-name.js';
+import type { KeyPattern } from '../key-pattern.js';
+import { LockName } from '../lock-name.js';
 import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
 import {
   type AcquireAllOutcome,
@@ -15,11 +16,15 @@ import {
   type DowngradeRequest,
   type ExtendOutcome,
   FENCE_RANGE,
+  type ForceOutcome,
+  type ForceRequest,
   type HeldToken,
   type HolderOutcome,
+  type HolderState,
   type LockBackend,
   type MarkBlockedOutcome,
   type MarkBlockedRequest,
+  type NamesOutcome,
   type QueryOutcome,
   type ReleaseOutcome,
   type ReleaseRequest,
@@ -113,7 +118,7 @@ export class MemoryBackend implements LockBackend {
   }
 
   async tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
-    const { token, ttl, place, access = 'exclusive', waitsSince } = request;
+    const { token, ttl, place, access = 'exclusive', waitsSince, label } = request;
     const now = this.#clock.now();
     if (now > request.notAfter) return { kind: 'late' };
     const entry = this.#store.entryOf(request.name);
@@ -137,7 +142,7 @@ export class MemoryBackend implements LockBackend {
       const last = entry.fenceUntil > now ? entry.fence : 0;
       const fencingToken = Math.max(last + 1, Date.now() * 1_000);
       this.#rememberFence(entry, fencingToken, ttl);
-      this.#hold(entry, token, access, fencingToken, now + ttl);
+      this.#hold(entry, token, access, fencingToken, now + ttl, label);
       return granted(fencingToken);
     }
     const othersWaited = entry.queue.length > 0;
@@ -151,7 +156,7 @@ export class MemoryBackend implements LockBackend {
   readonly joinsKeys = true;
 
   async tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {
-    const { wanted, ttl, access, fencingToken: given } = request;
+    const { wanted, ttl, access, fencingToken: given, label } = request;
     const now = this.#clock.now();
     if (now > request.notAfter) return { kind: 'late' };
     const entries = wanted.map(({ name }) => this.#store.entryOf(name));
@@ -173,7 +178,7 @@ export class MemoryBackend implements LockBackend {
     }
     for (const [index, entry] of entries.entries()) {
       this.#rememberFence(entry, fencingToken, ttl);
-      this.#hold(entry, wanted[index]?.token as string, access, fencingToken, now + ttl);
+      this.#hold(entry, wanted[index]?.token as string, access, fencingToken, now + ttl, label);
     }
     return { kind: 'granted', fencingToken, sentAt: now, othersWait: false };
   }
@@ -251,29 +256,45 @@ export class MemoryBackend implements LockBackend {
     return { kind: 'cancelled' };
   }
 
+  async forceRelease({ name, reason }: ForceRequest): Promise<ForceOutcome> {
+    const entry = this.#store.entryOf(name);
+    const application = this.#application;
+    const by = { host: hostname(), pid: process.pid, application, reason };
+    const taken = [entry.owner, ...entry.sharers.values()].filter(
+      (one): one is MemoryHolder => one !== undefined && one.kind !== 'reserved',
+    );
+    for (const { kind, token, access, fencingToken, wakeUp } of taken) {
+      this.#leave(entry, token);
+      if (kind === 'kept') continue;
+      wakeUp.tell({ kind: 'forced', token, owner: name.owner, by });
+      // One alone may have passed the lease on in its process, and used its whole range.
+      const used = access === 'exclusive' ? FENCE_RANGE : 1;
+      this.#rememberFence(entry, fencingToken + used - 1, 0);
+    }
+    if (taken.length > 0) this.#handOn(entry);
+    const now = this.#clock.now();
+    return { kind: 'forced', held: taken.map((one) => holderOf(one, now)), by };
+  }
+
   async query(name: LockName): Promise<QueryOutcome> {
     const now = this.#clock.now();
     const { owner, sharers, queue } = this.#store.entryOf(name);
     const held = [...(owner === undefined ? [] : [owner]), ...sharers.values()].flatMap((one) =>
-      one.kind === 'reserved'
-        ? []
-        : [
-            {
-              fencingToken: one.fencingToken,
-              since: one.since,
-              remaining: one.until - now,
-              host: hostname(),
-              pid: process.pid,
-              application: one.application,
-              kept: one.kind === 'kept',
-              access: one.access,
-            },
-          ],
+      one.kind === 'reserved' ? [] : [holderOf(one, now)],
     );
     const pending = queue
       .filter((waiter) => waiter.aliveUntil >= now)
       .map(({ sequence, access }) => ({ sequence, access }));
     return { kind: 'found', state: { key: name.key, held, pending } };
+  }
+
+  async names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
+    const names: LockName[] = [];
+    for (const owner of this.#store.entries.keys()) {
+      const name = LockName.ofOwner(prefix, owner);
+      if (name !== undefined && pattern.matches(name.key)) names.push(name);
+    }
+    return { kind: 'names', names };
   }
 
   async close(): Promise<void> {
@@ -314,6 +335,7 @@ export class MemoryBackend implements LockBackend {
     access: Access,
     fencingToken: number,
     until: number,
+    label: string | undefined,
   ): void {
     const held: MemoryHolder = {
       kind: 'held',
@@ -322,6 +344,7 @@ export class MemoryBackend implements LockBackend {
       fencingToken,
       since: new Date(),
       application: this.#application,
+      label,
       wakeUp: this.wakeUp,
       until,
     };
@@ -425,6 +448,20 @@ function lookWithin({ queue }: MemoryEntry, milliseconds: number): void {
   }
 }
 
+function holderOf(owner: MemoryHolder, now: number): HolderState {
+  return {
+    fencingToken: owner.fencingToken,
+    access: owner.access,
+    since: owner.since,
+    remaining: owner.until - now,
+    host: hostname(),
+    pid: process.pid,
+    application: owner.application,
+    label: owner.label,
+    kept: owner.kind === 'kept',
+  };
+}
+
 class MemoryWakeUp implements WakeUp {
   #listener: WakeListener = () => {};
 
@@ -437,6 +474,9 @@ class MemoryWakeUp implements WakeUp {
   async subscribe(): Promise<void> {
     this.store.wakeUps.add(this);
   }
+
+  /** What is told to a holder in this process always gets there. */
+  attend(): void {}
 
   onWake(listener: WakeListener): void {
     this.#listener = listener;
@@ -493,6 +533,7 @@ interface MemoryHolder {
   readonly fencingToken: number;
   readonly since: Date;
   readonly application: string | undefined;
+  readonly label: string | undefined;
   readonly wakeUp: MemoryWakeUp;
   until: number;
 }

@@ -3,10 +3,13 @@ import { hostname } from 'node:os';
 
 import type { Access } from '../access.js';
 import type { Clock } from '../clock.js';
+import type { ForcedBy } from '../errors.js';
 import type { LockEmitter } from '../events.js';
+import type { KeyPattern } from '../key-pattern.js';
 import { LockName } from '../lock-name.js';
 import type { LockConnection } from '../options.js';
 import { Connection, ConnectionSource, type Replied } from '../redis/connection.js';
+import { scanNames } from '../redis/name-scan.js';
 import { RedisWakeUp } from '../redis/redis-wake-up.js';
 import { Script } from '../redis/script.js';
 import {
@@ -16,6 +19,7 @@ import {
   cancelScript,
   downgradeScript,
   extendScript,
+  forceReleaseScript,
   leaveScript,
   markBlockedScript,
   prolongScript,
@@ -35,12 +39,15 @@ import type {
   DowngradeOutcome,
   DowngradeRequest,
   ExtendOutcome,
+  ForceOutcome,
+  ForceRequest,
   HeldToken,
   HolderOutcome,
   HolderState,
   LockBackend,
   MarkBlockedOutcome,
   MarkBlockedRequest,
+  NamesOutcome,
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
@@ -144,6 +151,11 @@ const CANCEL = new Script<
   readonly [token: string, lastFence: number, countReceivers: string],
   1
 >(cancelScript);
+const FORCE_RELEASE = new Script<
+  WaitKeys,
+  readonly [by: string, countReceivers: string],
+  [nowMicros: string, record: string, sharers: string[]]
+>(forceReleaseScript);
 const QUERY = new Script<
   WaitKeys,
   readonly [],
@@ -163,6 +175,8 @@ export class RedisBackend implements LockBackend {
   readonly #serverClock = new ServerClock();
   readonly #keyPrefix: string;
   readonly #countReceivers: string;
+  readonly #holderFacts: HolderFacts;
+  /** The same as JSON, which is what nearly every holder says. */
   readonly #holder: string;
   #synchronizing: Promise<Unavailable | undefined> | undefined;
 
@@ -173,12 +187,9 @@ export class RedisBackend implements LockBackend {
     this.#keyPrefix = this.#source.keyPrefix;
     this.#countReceivers = this.#source.countsReceivers ? '1' : '0';
     const channel = `${this.#keyPrefix}${options.prefix}:wake:${randomBytes(9).toString('base64url')}`;
-    this.#holder = JSON.stringify({
-      host: hostname(),
-      pid: process.pid,
-      application: options.application,
-      channel,
-    });
+    const { application } = options;
+    this.#holderFacts = { host: hostname(), pid: process.pid, application, channel };
+    this.#holder = JSON.stringify(this.#holderFacts);
     this.#connection = new Connection(this.#source, commandTimeout, clock, events, () =>
       this.#serverClock.forget(),
     );
@@ -203,10 +214,10 @@ export class RedisBackend implements LockBackend {
   }
 
   #tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
-    const { name, token, ttl, place, notAfter, access } = request;
+    const { name, token, ttl, place, notAfter, access, label } = request;
     if (access !== undefined && access !== 'exclusive') return this.#tryShare(request, access);
     const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
-    const holder = this.#holder;
+    const holder = this.#holderWith(label);
     const countReceivers = this.#countReceivers;
     const channel = this.wakeUp.listening ? this.wakeUp.channel : '';
     return this.#connection
@@ -231,7 +242,7 @@ export class RedisBackend implements LockBackend {
   }
 
   #tryShare(
-    { name, token, ttl, place, notAfter, waitsSince }: AcquireRequest,
+    { name, token, ttl, place, notAfter, waitsSince, label }: AcquireRequest,
     access: Access,
   ): Promise<AcquireOutcome> {
     const arrival =
@@ -240,7 +251,7 @@ export class RedisBackend implements LockBackend {
       token,
       ttl,
       Math.floor(this.#serverClock.notAfter(notAfter)),
-      this.#holder,
+      this.#holderWith(label),
       this.#countReceivers,
       access,
       place?.sequence ?? arrival,
@@ -297,6 +308,7 @@ export class RedisBackend implements LockBackend {
     access,
     notAfter,
     fencingToken = 0,
+    label,
   }: AcquireAllRequest): Promise<AcquireAllOutcome> {
     if (notAfter <= this.#clock.now()) return { kind: 'late' };
     if (!this.#serverClock.known) {
@@ -309,7 +321,7 @@ export class RedisBackend implements LockBackend {
     const outcome = await this.#connection.run(
       ACQUIRE_ALL,
       keys,
-      [ttl, serverNotAfter, this.#holder, access, fencingToken, ...tokens],
+      [ttl, serverNotAfter, this.#holderWith(label), access, fencingToken, ...tokens],
       notAfter,
     );
     if (outcome.kind === 'unavailable') return outcome;
@@ -447,6 +459,18 @@ export class RedisBackend implements LockBackend {
     return outcome.kind === 'unavailable' ? outcome : { kind: 'cancelled' };
   }
 
+  async forceRelease({ name, reason }: ForceRequest): Promise<ForceOutcome> {
+    const { host, pid, application } = this.#holderFacts;
+    const by: ForcedBy = { host, pid, application, reason };
+    const told = JSON.stringify({ ...by, owner: this.#prefixed(name.owner) });
+    const args = [told, this.#countReceivers] as const;
+    const outcome = await this.#connection.run(FORCE_RELEASE, this.#waitKeysOf(name), args);
+    if (outcome.kind === 'unavailable') return outcome;
+    const [nowMicros, record, sharers] = outcome.reply;
+    const held = holdersOf(record, sharers, Number(nowMicros) / 1_000);
+    return { kind: 'forced', held, by };
+  }
+
   async query(name: LockName): Promise<QueryOutcome> {
     const outcome = await this.#connection.run(QUERY, this.#waitKeysOf(name), []);
     if (outcome.kind === 'unavailable') return outcome;
@@ -463,6 +487,10 @@ export class RedisBackend implements LockBackend {
         })),
       },
     };
+  }
+
+  names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
+    return scanNames(this.#connection, this.#keyPrefix, prefix, pattern);
   }
 
   async close(): Promise<void> {
@@ -489,6 +517,10 @@ export class RedisBackend implements LockBackend {
     return undefined;
   }
 
+  #holderWith(label: string | undefined): string {
+    return label === undefined ? this.#holder : JSON.stringify({ ...this.#holderFacts, label });
+  }
+
   #waitKeysOf(name: LockName): WaitKeys {
     return [this.#prefixed(name.owner), this.#prefixed(name.queue), this.#prefixed(name.waiters)];
   }
@@ -504,6 +536,14 @@ export interface RedisBackendOptions {
   readonly prefix: string;
   readonly wakeUp: 'publish' | 'poll';
   readonly application: string | undefined;
+}
+
+/** What is known of a holder, beside its lease, as it's kept with it. */
+interface HolderFacts extends Partial<Pick<HolderState, 'application' | 'label'>> {
+  readonly host: string;
+  readonly pid: number;
+  /** On which its process listens. */
+  readonly channel: string;
 }
 
 const TAKEN = { kind: 'taken' } as const;
@@ -523,7 +563,7 @@ function isShared({ access }: HeldToken): boolean {
  * reserved, or holds what isn't ours.
  */
 function holdersOf(record: string, sharers: readonly string[], now: number): HolderState[] {
-  const match = /^([hks]) (\d+) (\d+) (\S+) (.*)$/.exec(record);
+  const match = /^([hks]) (\d+) (\d+) (\S+) (.*)$/s.exec(record);
   if (match === null) return [];
   const [, state, fence, until, token, holder] = match as unknown as string[];
   if (state !== 's')
@@ -535,13 +575,10 @@ function holdersOf(record: string, sharers: readonly string[], now: number): Hol
 
 /** Reads '<h|k> <fence> <holder>'. */
 function readHolder(info: string, remaining: number, access: Access): HolderState[] {
-  const match = /^([hk]) (\d+) (\{.*\})$/.exec(info);
+  const match = /^([hk]) (\d+) (\{.*\})$/s.exec(info);
   if (match === null || remaining <= 0) return [];
   const [, state, fence, holder] = match;
-  const { host, pid, application } = JSON.parse(holder as string) as Pick<
-    HolderState,
-    'host' | 'pid' | 'application'
-  >;
+  const { host, pid, application, label } = JSON.parse(holder as string) as HolderFacts;
   return [
     {
       fencingToken: Number(fence),
@@ -551,6 +588,7 @@ function readHolder(info: string, remaining: number, access: Access): HolderStat
       host,
       pid,
       application,
+      label,
       kept: state === 'k',
       access,
     },

@@ -15,6 +15,8 @@ const LONGEST_RECONNECT_DELAY = 1_000;
 const TIMED_OUT = 'Command timed out';
 /** How many commands leave in one write at most. */
 const LONGEST_WRITE = 16;
+/** How many keys one SCAN looks at: the server does nothing else meanwhile. */
+const SCAN_STEP = 1_000;
 /** A timer that is so many ms late came to a blocked event loop. */
 const BLOCKED = 50;
 /** A timer may be so many ms early, by the clock that we read. */
@@ -174,13 +176,17 @@ export class Connection {
     this.#calls = new Agenda(clock, false, () => this.#timeOut());
     this.client = source.open();
     this.#firstOutcome = new Promise((resolve) => {
-      this.client.on('ready', () => {
+      const ready = () => {
         this.#state = 'ready';
         this.#lastError = undefined;
         if (this.#told) events.emit('available', () => ({}));
         this.#told = false;
         onReady();
         resolve();
+      };
+      this.client.on('ready', () => {
+        if (!this.#isCluster) ready();
+        else void this.#connectNodes().then(() => this.client.status === 'ready' && ready());
       });
       this.client.on('close', () => {
         this.#state = 'reconnecting';
@@ -227,6 +233,22 @@ export class Connection {
     });
   }
 
+  /** The servers that keep keys: all masters of a Cluster, or the one there is. Known once it's connected. */
+  get masters(): readonly Redis[] {
+    const { client } = this;
+    return client.isCluster ? (client as Cluster).nodes('master') : [client as Redis];
+  }
+
+  /** One step of a walk through the keys of one type on a node. */
+  scan(
+    node: Redis,
+    cursor: string,
+    match: string,
+    type: 'string' | 'zset',
+  ): Promise<Replied<[next: string, keys: string[]]> | Unavailable> {
+    return this.#send(() => node.scan(cursor, 'MATCH', match, 'COUNT', SCAN_STEP, 'TYPE', type));
+  }
+
   /** Whether this user may publish on a channel. Where that can't be found out, it's assumed. */
   async mayPublish(channel: string): Promise<boolean> {
     const outcome = await this.#send(() => this.client.publish(channel, ''));
@@ -242,6 +264,19 @@ export class Connection {
       call.resolve({ kind: 'unavailable', reason: 'no-answer', cause, mayHaveRun: true });
     }
     this.#calls.stop();
+  }
+
+  /**
+   * A Cluster's client connects to a node when the first command for it comes, and refuses those that come in the meantime:
+   * so it's done before. One that can't be reached keeps the others waiting for a moment only.
+   */
+  async #connectNodes(): Promise<void> {
+    let timer: Timer | undefined;
+    const timeUp = new Promise<void>((resolve) => {
+      timer = this.clock.after(this.commandTimeout / 2, resolve, 'background');
+    });
+    await Promise.race([Promise.allSettled(this.masters.map(connected)), timeUp]);
+    timer?.cancel();
   }
 
   async #connectBy(deadline: number): Promise<{ kind: 'connected' } | Unavailable> {
@@ -379,6 +414,16 @@ export class Connection {
       mayHaveRun: false,
     };
   }
+}
+
+/** Resolves when it's known whether a node can be reached. */
+function connected(node: Redis): Promise<unknown> {
+  if (node.status === 'wait') return node.connect();
+  if (node.status === 'ready') return Promise.resolve();
+  return new Promise((resolve) => {
+    node.once('ready', resolve);
+    node.once('end', resolve);
+  });
 }
 
 /** A command under way. */

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.js';
+import type { ForcedBy } from '../errors.js';
 import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
 import type { ConnectionSource, RedisClient } from './connection.js';
 
@@ -6,14 +7,17 @@ import type { ConnectionSource, RedisClient } from './connection.js';
 const BLOCKED = 50;
 
 /**
- * Wake-ups over a subscriber connection of its own, opened when the first caller has to wait and kept from then on:
- * one channel for the whole process, on which a release publishes the token of the waiter that it woke, and the first
- * waiter of a key tells its holder.
+ * Wake-ups over a subscriber connection of its own, opened with the first lease or when the first caller has to wait, and
+ * kept from then on: one channel for the whole process, on which a release publishes the token of the waiter that it
+ * woke, the first waiter of a key tells its holder, and who takes a lease by force tells whose it was.
  */
 export class RedisWakeUp implements WakeUp {
   readonly channel: string;
   #client: RedisClient | undefined;
-  #listening = false;
+  /** Subscribed. */
+  #hears = false;
+  /** Somebody has waited, or is about to. */
+  #wanted = false;
   /** The server won't let us subscribe or publish (ACL): there's only polling. */
   #refused = false;
   #closed = false;
@@ -33,15 +37,20 @@ export class RedisWakeUp implements WakeUp {
   }
 
   get listening(): boolean {
-    return this.#listening;
+    return this.#hears && this.#wanted;
   }
 
   onWake(listener: WakeListener): void {
     this.#listener = listener;
   }
 
+  attend(): void {
+    if (!this.#closed) this.#client ??= this.#open();
+  }
+
   subscribe(): Promise<void> {
-    if (this.#listening || this.#refused || this.#closed) return Promise.resolve();
+    this.#wanted = true;
+    if (this.#hears || this.#refused || this.#closed) return Promise.resolve();
     this.#client ??= this.#open();
     return new Promise((resolve) => {
       const done = () => {
@@ -57,7 +66,7 @@ export class RedisWakeUp implements WakeUp {
   check(): void {
     const client = this.#client;
     // Connections to a Cluster's nodes are its client's own affair.
-    if (!this.#listening || this.#checking || client === undefined || client.isCluster) return;
+    if (!this.#hears || this.#checking || client === undefined || client.isCluster) return;
     this.#checking = true;
     const askedAt = this.clock.now();
     const isSilent = () => this.clock.now() - askedAt < this.timeout + BLOCKED;
@@ -66,7 +75,7 @@ export class RedisWakeUp implements WakeUp {
       .catch(() => {
         // Late only because our own event loop was blocked: the next check tells.
         if (this.#closed || client.status !== 'ready' || !isSilent()) return;
-        this.#listening = false;
+        this.#hears = false;
         client.disconnect(true);
       })
       .finally(() => {
@@ -76,7 +85,7 @@ export class RedisWakeUp implements WakeUp {
 
   close(): void {
     this.#closed = true;
-    this.#listening = false;
+    this.#hears = false;
     this.#settle();
     this.#client?.removeAllListeners();
     // After removing all listeners: an error without one would be printed.
@@ -87,7 +96,7 @@ export class RedisWakeUp implements WakeUp {
   #open(): RedisClient {
     const client = this.source.open();
     client.on('ready', () => void this.#listen(client));
-    client.on('close', () => (this.#listening = false));
+    client.on('close', () => (this.#hears = false));
     client.on('error', () => {});
     client.on('message', (_channel: string, message: string) => {
       const told = this.#read(message);
@@ -112,17 +121,18 @@ export class RedisWakeUp implements WakeUp {
       return;
     }
     if (this.#closed || client.status !== 'ready') return;
-    this.#listening = true;
+    this.#hears = true;
     this.#settle();
     // What was published while nobody listened is lost: let everybody look.
     this.#listener({ kind: 'listening' });
   }
 
-  /** `<token>`, `<token> <ms>`, or `+<owner key>`; anything else isn't ours. */
+  /** `<token>`, `<token> <ms>`, `+<owner key>`, or `!<token> <of which key and by whom, as JSON>`; anything else isn't ours. */
   #read(message: string): WakeMessage | undefined {
     if (message.startsWith('+')) {
       return { kind: 'othersWait', owner: message.slice(1 + this.source.keyPrefix.length) };
     }
+    if (message.startsWith('!')) return readForced(message.slice(1), this.source.keyPrefix);
     const [token, within = '0'] = message.split(' ');
     return token ? { kind: 'woken', token, within: Number(within) } : undefined;
   }
@@ -134,5 +144,22 @@ export class RedisWakeUp implements WakeUp {
 
   #settle(): void {
     for (const done of [...this.#subscribers]) done();
+  }
+}
+
+function readForced(message: string, keyPrefix: string): WakeMessage | undefined {
+  const space = message.indexOf(' ');
+  if (space < 1) return undefined;
+  try {
+    const told = JSON.parse(message.slice(space + 1)) as ForcedBy & { owner: string };
+    const { host, pid, application, reason } = told;
+    return {
+      kind: 'forced',
+      token: message.slice(0, space),
+      owner: told.owner.slice(keyPrefix.length),
+      by: { host, pid, application, reason },
+    };
+  } catch {
+    return undefined;
   }
 }

@@ -870,6 +870,175 @@ return 1
 } as const;
 
 
+/** force-release.lua */
+export const forceReleaseScript = {
+  name: 'force-release',
+  numberOfKeys: 3,
+  sha1: 'a588d95cd0ede6fa4e928bbf4cf26b8c080d4559',
+  source: `local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local function count_sharers(queue_key, waiters_key)
+  local ended = redis.call('ZRANGEBYSCORE', queue_key, 0, now)
+  for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
+  if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
+  return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
+local function set_sharer(queue_key, waiters_key, token, ends, info)
+  redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
+  redis.call('HSET', waiters_key, token, info)
+end
+local function sharer(queue_key, waiters_key, token)
+  local ends = tonumber(redis.call('ZSCORE', queue_key, token) or 0)
+  if ends <= now or ends >= PLACES then return nil end
+  return redis.call('HGET', waiters_key, token) or nil, ends
+end
+local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
+  local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  local ends = tonumber(last[2])
+  write(owner_key, 's', fence, ends - now, access, '')
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+  end
+  return ends
+end
+local function look_within(queue_key, waiters_key, milliseconds)
+  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
+    local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
+    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+  end
+end
+local function may_enter(access, inside)
+  if inside.count == 0 then return true end
+  if access == 'exclusive' or access ~= inside.access then return false end
+  local limit = string.match(access, '^limit:(%d+)$')
+  return not limit or inside.count < tonumber(limit)
+end
+local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
+  local entered, reserved = false, false
+  local waits = redis.call('EXISTS', queue_key) == 1
+  if waits and not now then look_at_clock() end
+  while true do
+    local head, sequence
+    if waits then
+      local first = redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      head, sequence = first[1], tonumber(first[2])
+    end
+    if claimant and not entered
+      and (not head or head == claimant.token or claimant.place and claimant.place < sequence) then
+      if not may_enter(claimant.access, inside) then break end
+      if waits then
+        redis.call('ZREM', queue_key, claimant.token)
+        redis.call('HDEL', waiters_key, claimant.token)
+      end
+      inside.access, inside.count, entered = claimant.access, inside.count + 1, true
+    elseif not head then
+      break
+    else
+      local alive_until, access, channel =
+        string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
+      local woken = false
+      if alive_until and tonumber(alive_until) >= now then
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
+        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
+      end
+      redis.call('ZREM', queue_key, head)
+      redis.call('HDEL', waiters_key, head)
+      if woken then
+        if access == 'exclusive' then
+          write(owner_key, 'r', fence, CLAIM_WINDOW, head, '')
+        else
+          set_sharer(queue_key, waiters_key, head, now + CLAIM_WINDOW, 'r')
+        end
+        inside.access, inside.count, reserved = access, inside.count + 1, true
+      end
+    end
+  end
+  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  return entered
+end
+local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
+  hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
+  if inside.count == 0 then
+    put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
+  elseif inside.access ~= 'exclusive' then
+    local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
+  end
+end
+look_at_clock()
+local function tell(token, holder)
+  local known, facts = pcall(cjson.decode, holder)
+  if known and type(facts) == 'table' and type(facts.channel) == 'string' then
+    redis.pcall('PUBLISH', facts.channel, '!' .. token .. ' ' .. ARGV[1])
+  end
+end
+local record = redis.call('GET', KEYS[1]) or ''
+local state, fence, ends, token, holder = read(record)
+local inside, taken = nil, {}
+if (state == 'h' or state == 'k') and ends > now then
+  if state == 'h' then
+    tell(token, holder)
+    fence = fence + FENCE_RANGE - 1
+  end
+  inside = {count = 0}
+elseif state == 's' then
+  count_sharers(KEYS[2], KEYS[3])
+  local sharers = redis.call('ZRANGEBYSCORE', KEYS[2], 0, PLACES, 'WITHSCORES')
+  for i = 1, #sharers, 2 do
+    local info = redis.call('HGET', KEYS[3], sharers[i]) or ''
+    local kind, held_by = string.match(info, '^([hk]) %d+ (.*)$')
+    if kind then
+      if kind == 'h' then tell(sharers[i], held_by) end
+      redis.call('ZREM', KEYS[2], sharers[i])
+      redis.call('HDEL', KEYS[3], sharers[i])
+      taken[#taken + 1] = sharers[i + 1]
+      taken[#taken + 1] = info
+    end
+  end
+  if #taken > 0 then inside = {access = token, count = count_sharers(KEYS[2], KEYS[3])} end
+end
+if not inside then return {now_us, '', {}} end
+free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2], inside)
+return {now_us, record, taken}
+`,
+} as const;
+
+
 /** leave.lua */
 export const leaveScript = {
   name: 'leave',

@@ -13,7 +13,7 @@ export class HealthController {
   /** Whether this replica can ask for locks. If not, the answer is the library's 503. */
   @Get()
   async health(): Promise<{ replica: string; pid: number; locks: 'ok' }> {
-    await this.locks.query('health');
+    await this.locks.inspect('health');
     return { replica: this.settings.replica, pid: process.pid, locks: 'ok' };
   }
 }

@@ -30,7 +30,7 @@ export class LocksController implements BeforeApplicationShutdown {
   /** Who holds a key and who waits for it, anywhere; and who had to wait for it on this replica. */
   @Get()
   async inspect(@Param('key') key: string): Promise<LockState & { here: Waits }> {
-    return { ...(await this.locks.query(key)), here: this.waits.of(key) };
+    return { ...(await this.locks.inspect(key)), here: this.waits.of(key) };
   }
 
   /** Holds a key for some seconds, to see what others do meanwhile, or when this replica is killed. */

@@ -1,4 +1,5 @@
 /** The process behind `replica.ts`: runs what it's told, one call or many at a time, and answers with times. */
+import type { LockLostError } from '../../../lib/core/errors.js';
 import type { LockEventName } from '../../../lib/core/events.js';
 import type { AcquireOptions, TryAcquireOptions } from '../../../lib/core/locker.js';
 import { Locker } from '../../../lib/core/locker.js';
@@ -21,6 +22,7 @@ const EVENTS: readonly LockEventName[] = [
   'renewed',
   'jeopardy',
   'lost',
+  'forced',
   'released',
   'releaseFailed',
   'busy',
@@ -51,8 +53,8 @@ function keep(lock: Lock): { id: number; fencingToken: number } {
       const { signal } = lock;
       const tell = (): void => {
         const at = now();
-        const { name, reason } = signal.reason as { name: string; reason?: string };
-        resolve({ at, error: name, reason });
+        const { name, reason, by } = signal.reason as Partial<LockLostError> & { name: string };
+        resolve({ at, error: name, reason, by });
       };
       if (signal.aborted) tell();
       else signal.addEventListener('abort', tell, { once: true });
@@ -92,7 +94,9 @@ const methods: Record<string, (...args: never[]) => unknown> = {
     return lock === null ? null : keep(lock);
   },
   abort: (ref: string) => aborts.get(ref)?.abort(),
-  query: (locker: number, key: string) => lockers[locker]?.query(key),
+  forceRelease: (locker: number, key: string, reason?: string) =>
+    lockers[locker]?.forceRelease(key, reason === undefined ? {} : { reason }),
+  inspect: (locker: number, key: string) => lockers[locker]?.inspect(key),
   async usingBlocked(
     locker: number,
     key: string,

@@ -1,4 +1,5 @@
 /** What `replica.ts` (the test's side) and `replica-process.ts` (the replica's side) say to each other. */
+import type { ForcedBy } from '../../../lib/core/errors.js';
 import type { LockEventName } from '../../../lib/core/events.js';
 
 export interface Call {
@@ -40,6 +41,8 @@ export interface Loss {
   readonly at: number;
   readonly error: string;
   readonly reason: string | undefined;
+  /** Who released it by force. */
+  readonly by: ForcedBy | undefined;
 }
 
 /** What a holder saw right after it had kept the event loop busy, before any timer could run. */

@@ -8,7 +8,7 @@
  * process lost a lock and when another got it can be compared exactly. `took` is measured in the replica, around the
  * call alone.
  */
-import type { AcquireOptions, TryAcquireOptions } from '../../../lib/core/locker.js';
+import type { AcquireOptions, ForceReleased, TryAcquireOptions } from '../../../lib/core/locker.js';
 import type { LockReleased } from '../../../lib/core/lock.js';
 import type { LeaseState } from '../../../lib/core/lease.js';
 import type { LockState } from '../../../lib/core/backend/lock-backend.js';
@@ -173,8 +173,12 @@ export class RemoteLocker {
     return this.replica.call('abort', ref);
   }
 
-  query(key: string): Promise<Timed<LockState>> {
-    return this.replica.call('query', this.id, key);
+  forceRelease(key: string, reason?: string): Promise<Timed<ForceReleased>> {
+    return this.replica.call('forceRelease', this.id, key, reason);
+  }
+
+  inspect(key: string): Promise<Timed<LockState>> {
+    return this.replica.call('inspect', this.id, key);
   }
 
   /** Runs `using` with work that keeps the event loop busy for `ms`, and asserts right after. */

@@ -1,0 +1,180 @@
+import { parseArgs } from 'node:util';
+
+import { LONGEST_DURATION, millisecondsOf } from '../core/duration.js';
+
+/** What the command line asks for, checked as far as it can be without asking Redis. */
+export interface CommandLine {
+  readonly command: Command;
+  readonly url: string;
+  /** Whether the URL is that of one node of a Cluster. */
+  readonly cluster: boolean;
+  /** @default that of the library */
+  readonly prefix: string | undefined;
+  readonly json: boolean;
+}
+
+export type Command =
+  | { readonly kind: 'list'; readonly pattern: string | undefined }
+  | { readonly kind: 'inspect'; readonly key: string }
+  | {
+      readonly kind: 'release';
+      readonly key: string;
+      readonly reason: string | undefined;
+      /** Whether nobody is to be asked. */
+      readonly confirmed: boolean;
+    }
+  | { readonly kind: 'watch'; readonly pattern: string | undefined; readonly interval: number };
+
+/** Exit codes, as `--help` and the README tell them. */
+export const EXIT = { done: 0, nothing: 1, usage: 2, unavailable: 3, bug: 70 } as const;
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
+
+export const HELP = `Usage: nestjs-redis-lock <command> [options]
+
+Shows the locks that processes hold and wait for, and takes one from a holder that is stuck.
+
+Commands:
+  list [PATTERN]     the locks that are held or waited for; PATTERN with * and ?, as 'order:*'
+  inspect KEY        who holds a lock, and who waits for it
+  release KEY        takes a lock from its holder by force: its signal aborts, and the next
+                     who waits gets it; what the holder still writes may overlap with that
+  watch [PATTERN]    the list again and again, until Ctrl-C
+
+Options:
+  --url URL          where Redis is; default: REDIS_URL, or redis://127.0.0.1:6379
+  --cluster          the URL is that of one node of a Cluster: asks all of its masters
+  --prefix PREFIX    the option \`prefix\` of the application; default: lock
+  --json             JSON instead of text; with watch, one line each time
+  --reason TEXT      release: why, as the holder and the events are told
+  --yes, -y          release: don't ask; needed where no terminal can answer
+  --interval TIME    watch: how often, as '500ms' or '5s'; default: 2s
+  --help, -h         this text
+  --version          the version
+
+Exit codes:
+  0  done
+  1  nothing found, or not held, or not released because the answer was no
+  2  the command line is wrong
+  3  Redis can't be asked
+  70 a bug of this program
+`;
+
+const DEFAULT_URL = 'redis://127.0.0.1:6379';
+const DEFAULT_INTERVAL = '2s';
+const SHORTEST_INTERVAL = 100;
+
+/** The command line is wrong; the message says how, and what to write instead. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
+
+const OPTIONS = {
+  url: { type: 'string' },
+  cluster: { type: 'boolean' },
+  prefix: { type: 'string' },
+  json: { type: 'boolean' },
+  reason: { type: 'string' },
+  yes: { type: 'boolean', short: 'y' },
+  interval: { type: 'string' },
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean' },
+} as const;
+
+/** Options that only one command has. */
+const ONLY_OF = { reason: 'release', yes: 'release', interval: 'watch' } as const;
+
+/** @throws UsageError */
+export function readCommandLine(
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): CommandLine | 'help' | 'version' {
+  const { values, positionals } = parsed(args);
+  if (values.help === true) return 'help';
+  if (values.version === true) return 'version';
+  const [name, ...operands] = positionals;
+  const command = commandOf(name, operands, values);
+  for (const [option, only] of Object.entries(ONLY_OF)) {
+    if (values[option as keyof typeof ONLY_OF] !== undefined && command.kind !== only) {
+      throw new UsageError(`--${option} is an option of ${only}, not of ${command.kind}.`);
+    }
+  }
+  return {
+    command,
+    url: urlOf(values.url, env['REDIS_URL']),
+    cluster: values.cluster ?? false,
+    prefix: values.prefix,
+    json: values.json ?? false,
+  };
+}
+
+function parsed(args: readonly string[]) {
+  try {
+    return parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true, strict: true });
+  } catch (error) {
+    const { code, message } = error as { code?: unknown; message: string };
+    if (!String(code).startsWith('ERR_PARSE_ARGS')) throw error;
+    throw new UsageError(message);
+  }
+}
+
+type Values = ReturnType<typeof parsed>['values'];
+
+function commandOf(
+  name: string | undefined,
+  operands: readonly string[],
+  { reason, yes, interval }: Values,
+): Command {
+  switch (name) {
+    case 'list':
+      return { kind: name, pattern: atMostOne(name, operands) };
+    case 'inspect':
+      return { kind: name, key: exactlyOne(name, operands) };
+    case 'release':
+      return { kind: name, key: exactlyOne(name, operands), reason, confirmed: yes ?? false };
+    case 'watch':
+      return { kind: name, pattern: atMostOne(name, operands), interval: intervalOf(interval) };
+    case undefined:
+      throw new UsageError('A command is missing: list, inspect, release or watch.');
+    default:
+      throw new UsageError(`There is no command '${name}', but list, inspect, release and watch.`);
+  }
+}
+
+function atMostOne(command: string, operands: readonly string[]): string | undefined {
+  if (operands.length <= 1) return operands[0];
+  // What an unquoted * becomes.
+  throw new UsageError(
+    `${command} takes one pattern, got ${operands.length}. Write it in quotes, so that the shell leaves it alone: '${operands[0]}'.`,
+  );
+}
+
+function exactlyOne(command: string, operands: readonly string[]): string {
+  const [key] = operands;
+  if (key !== undefined && operands.length === 1) return key;
+  throw new UsageError(
+    `${command} takes one key, got ${operands.length === 0 ? 'none' : operands.length}. Write a key with spaces in quotes, and one that begins with - behind --.`,
+  );
+}
+
+function intervalOf(text: string = DEFAULT_INTERVAL): number {
+  const interval = millisecondsOf(text);
+  if (interval === undefined || interval < SHORTEST_INTERVAL || interval > LONGEST_DURATION) {
+    throw new UsageError(
+      `--interval is a time of at least ${SHORTEST_INTERVAL} ms such as '500ms' or '5s', got '${text}'.`,
+    );
+  }
+  return interval;
+}
+
+function urlOf(option: string | undefined, variable: string | undefined): string {
+  const [source, text] =
+    option === undefined ? ['REDIS_URL', variable || DEFAULT_URL] : ['--url', option];
+  // It may have a password in it, so it isn't shown.
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !/^rediss?:$/.test(url.protocol) || url.hostname === '') {
+    throw new UsageError(
+      `${source} is not the URL of a Redis. Write redis://host:port, or rediss:// for TLS, with user:password@ before the host where it has one.`,
+    );
+  }
+  return text;
+}

@@ -1,0 +1,267 @@
+import { createInterface } from 'node:readline/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { Cluster } from 'ioredis';
+
+import type { LockState } from '../core/backend/lock-backend.js';
+import type { LockUnavailableError } from '../core/errors.js';
+import { Locker } from '../core/locker.js';
+import type { LockConnection } from '../core/options.js';
+import { type Command, type CommandLine, EXIT, type ExitCode, UsageError } from './command-line.js';
+import { details, holderLine, listing } from './lock-view.js';
+import { readableDuration } from './readable-duration.js';
+import { cut, visible } from './terminal-text.js';
+
+/** A person waits, and may be far away from the server. */
+const COMMAND_TIMEOUT = 5_000;
+const NAME = 'nestjs-redis-lock';
+const CLEAR_LINE_END = '\u001b[K';
+const CLEAR_BELOW = '\u001b[J';
+const HOME = '\u001b[H';
+const CLEAR = `${HOME}\u001b[2J`;
+
+/** Where a console reads and writes: as a process has it. */
+export interface Terminal {
+  readonly stdin: NodeJS.ReadStream;
+  readonly stdout: NodeJS.WriteStream;
+  readonly stderr: NodeJS.WriteStream;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+/**
+ * Runs one command against one Redis: what it finds goes to stdout, all else to stderr. Whatever it was, the connection
+ * is closed when it ends.
+ */
+export class LockConsole {
+  readonly #line: CommandLine;
+  readonly #terminal: Terminal;
+  readonly #locker: Locker;
+
+  /** @throws LockConfigError for a prefix that can't be, UsageError. */
+  constructor(line: CommandLine, terminal: Terminal) {
+    const { command } = line;
+    if (command.kind === 'release' && !command.confirmed && terminal.stdin.isTTY !== true) {
+      throw new UsageError('No terminal can answer whether to release it: say so with --yes.');
+    }
+    this.#line = line;
+    this.#terminal = terminal;
+    this.#locker = new Locker({
+      connection: connectionOf(line),
+      ...(line.prefix === undefined ? {} : { prefix: line.prefix }),
+      commandTimeout: COMMAND_TIMEOUT,
+      application: NAME,
+    });
+  }
+
+  /** @throws LockUnavailableError, LockKeyError, LockConfigError. */
+  async run(): Promise<ExitCode> {
+    try {
+      const { command } = this.#line;
+      switch (command.kind) {
+        case 'list':
+          return await this.#list(command);
+        case 'inspect':
+          return await this.#inspect(command);
+        case 'release':
+          return await this.#release(command);
+        case 'watch':
+          return await this.#watch(command);
+      }
+    } finally {
+      await this.#locker.close();
+    }
+  }
+
+  async #list({ pattern }: Command & { kind: 'list' }): Promise<ExitCode> {
+    const states = await this.#locker.query(pattern);
+    if (this.#line.json) this.#printJson(states);
+    else if (states.length > 0) this.#print(listing(states, Date.now(), this.#room));
+    else this.#say(this.#nothing(pattern));
+    return states.length > 0 ? EXIT.done : EXIT.nothing;
+  }
+
+  async #inspect({ key }: Command & { kind: 'inspect' }): Promise<ExitCode> {
+    const state = await this.#locker.inspect(key);
+    if (this.#line.json) this.#printJson(state);
+    else this.#print(details(state, Date.now()));
+    return isInUse(state) ? EXIT.done : EXIT.nothing;
+  }
+
+  async #release({ key, reason, confirmed }: Command & { kind: 'release' }): Promise<ExitCode> {
+    if (!confirmed) {
+      const state = await this.#locker.inspect(key);
+      if (state.held.length > 0) {
+        this.#say(...details(state, Date.now()));
+        if (!(await this.#agrees('Release it by force? [y/N] '))) {
+          this.#say('Nothing was released.');
+          return EXIT.nothing;
+        }
+      }
+    }
+    const outcome = await this.#locker.forceRelease(key, reason === undefined ? {} : { reason });
+    if (this.#line.json) this.#printJson(outcome);
+    if (outcome.kind === 'not-held') {
+      if (!this.#line.json) this.#say(`Nobody holds ${quoted(key)}.`);
+      return EXIT.nothing;
+    }
+    if (!this.#line.json) {
+      const now = Date.now();
+      this.#print([
+        `Released ${quoted(key)}:`,
+        ...outcome.held.map((holder) => `  ${holderLine(holder, now)}`),
+      ]);
+    }
+    return EXIT.done;
+  }
+
+  async #watch({ pattern, interval }: Command & { kind: 'watch' }): Promise<ExitCode> {
+    const stopping = new AbortController();
+    const stop = () => stopping.abort();
+    // A second signal ends it the hard way.
+    process.once('SIGINT', stop);
+    process.once('SIGTERM', stop);
+    try {
+      for (let looks = 0; !stopping.signal.aborted; looks += 1) {
+        const look = await this.#look(pattern, looks > 0);
+        if (stopping.signal.aborted) break;
+        this.#show(look, pattern, interval, looks === 0);
+        await sleep(interval, undefined, { signal: stopping.signal }).catch(() => {});
+      }
+    } finally {
+      process.off('SIGINT', stop);
+      process.off('SIGTERM', stop);
+    }
+    return EXIT.done;
+  }
+
+  /** An outage that comes while it's watched is shown and waited out; to begin with, it's an error. */
+  async #look(pattern: string | undefined, goesOn: boolean): Promise<Look> {
+    try {
+      return { locks: await this.#locker.query(pattern) };
+    } catch (error) {
+      if (!goesOn || (error as { code?: unknown }).code !== 'LOCK_UNAVAILABLE') throw error;
+      return { trouble: unavailability(error as LockUnavailableError, this.#line) };
+    }
+  }
+
+  #show(look: Look, pattern: string | undefined, interval: number, first: boolean): void {
+    const { stdout } = this.#terminal;
+    const at = new Date();
+    if (this.#line.json) {
+      stdout.write(`${JSON.stringify({ at, ...look })}\n`);
+      return;
+    }
+    const head = `${at.toISOString()}  ${serverOf(this.#line)}, every ${readableDuration(interval)}`;
+    const lines =
+      'trouble' in look
+        ? [look.trouble]
+        : look.locks.length === 0
+          ? [this.#nothing(pattern)]
+          : listing(look.locks, at.getTime(), this.#room);
+    if (stdout.isTTY !== true) {
+      this.#print([head, ...lines, '']);
+      return;
+    }
+    // Over what was there, which doesn't flicker; and no more than there's room for.
+    const rows = Math.max(2, (stdout.rows || 24) - 3);
+    const hidden = lines.length - rows;
+    const shown = hidden > 0 ? [...lines.slice(0, rows), `… and ${hidden} more`] : lines;
+    const frame = [cut(`${head}, Ctrl-C ends`, this.#room), ...shown].map(
+      (line) => `${line}${CLEAR_LINE_END}\n`,
+    );
+    stdout.write(`${first ? CLEAR : HOME}${frame.join('')}${CLEAR_BELOW}`);
+  }
+
+  async #agrees(question: string): Promise<boolean> {
+    const { stdin, stderr } = this.#terminal;
+    const leaving = new AbortController();
+    const asked = createInterface({ input: stdin, output: stderr });
+    // Ctrl-C and Ctrl-D are a no.
+    asked.once('SIGINT', () => leaving.abort());
+    asked.once('close', () => leaving.abort());
+    try {
+      const answer = await asked.question(question, { signal: leaving.signal });
+      return /^y(es)?$/i.test(answer.trim());
+    } catch (error) {
+      if (!leaving.signal.aborted) throw error;
+      stderr.write('\n');
+      return false;
+    } finally {
+      asked.close();
+    }
+  }
+
+  #nothing(pattern: string | undefined): string {
+    const which = pattern === undefined ? 'No lock' : `No lock like ${quoted(pattern)}`;
+    const prefix =
+      this.#line.prefix === undefined ? '' : ` under the prefix ${quoted(this.#line.prefix)}`;
+    return `${which} is held or waited for${prefix}.`;
+  }
+
+  /** How many cells a line may take: what isn't shown on a terminal isn't cut, unless COLUMNS says so. */
+  get #room(): number {
+    const { stdout, env } = this.#terminal;
+    const columns = stdout.isTTY === true ? stdout.columns : Number(env['COLUMNS']);
+    return columns > 0 ? columns : Number.POSITIVE_INFINITY;
+  }
+
+  #print(lines: readonly string[]): void {
+    this.#terminal.stdout.write(`${lines.join('\n')}\n`);
+  }
+
+  #printJson(value: unknown): void {
+    this.#terminal.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+  }
+
+  #say(...lines: readonly string[]): void {
+    this.#terminal.stderr.write(`${lines.join('\n')}\n`);
+  }
+}
+
+type Look = { readonly locks: readonly LockState[] } | { readonly trouble: string };
+
+/** Why Redis can't be asked, and what to look at. */
+export function unavailability({ reason, cause }: LockUnavailableError, line: CommandLine): string {
+  const { message = '', code = '' } = (cause ?? {}) as { message?: string; code?: string };
+  const why = visible(message || code);
+  const server = serverOf(line);
+  const because = why === '' ? '' : `: ${why.replace(/\.$/, '')}`;
+  switch (reason) {
+    case 'refused':
+      return /^(MOVED|CLUSTERDOWN)/.test(message) && !line.cluster
+        ? `Redis at ${server} is a node of a Cluster${because}. Add --cluster.`
+        : `Redis at ${server} refused the command${because}. Check the user's permissions, and that the key holds a lock.`;
+    case 'no-answer':
+      return `Redis at ${server} did not answer in ${readableDuration(COMMAND_TIMEOUT)}${because}. Check its load and the network.`;
+    default:
+      return `Redis at ${server} can't be reached${because}. Check that it runs, and that --url or REDIS_URL is right.`;
+  }
+}
+
+function connectionOf({ url, cluster }: CommandLine): LockConnection {
+  if (!cluster) return url;
+  const { hostname, port, username, password, protocol } = new URL(url);
+  // Only duplicated, and never connected itself.
+  return new Cluster([{ host: hostname, port: port === '' ? 6_379 : Number(port) }], {
+    lazyConnect: true,
+    redisOptions: {
+      ...(username !== '' && { username: decodeURIComponent(username) }),
+      ...(password !== '' && { password: decodeURIComponent(password) }),
+      ...(protocol === 'rediss:' && { tls: {} }),
+    },
+  });
+}
+
+/** Without what a URL has of secrets. */
+function serverOf({ url }: CommandLine): string {
+  const { hostname, port } = new URL(url);
+  return `${hostname}:${port === '' ? 6_379 : port}`;
+}
+
+function isInUse({ held, pending }: LockState): boolean {
+  return held.length > 0 || pending.length > 0;
+}
+
+function quoted(text: string): string {
+  return `'${visible(text)}'`;
+}

@@ -1,0 +1,56 @@
+--[[
+Takes a key from whoever holds it, tells their processes, and lets in whoever may enter now.
+
+KEYS[1] owner
+KEYS[2] queue
+KEYS[3] waiters
+ARGV[1] of which key, who does it and why, as JSON: told to the holders
+ARGV[2] 1: PUBLISH counts every receiver
+Returns {now us, owner record or '' where nobody held it, {when it ended in ms, what is known of it, ... of each sharer that did}}
+]]
+--- @include _constants.lua
+--- @include _server-time.lua
+--- @include _record.lua
+--- @include _free.lua
+look_at_clock()
+
+-- The message names the lease by its token: whoever holds the key when it arrives late, isn't meant. Before the key is
+-- handed on, so that nobody is woken sooner than the holder is told.
+local function tell(token, holder)
+  local known, facts = pcall(cjson.decode, holder)
+  if known and type(facts) == 'table' and type(facts.channel) == 'string' then
+    redis.pcall('PUBLISH', facts.channel, '!' .. token .. ' ' .. ARGV[1])
+  end
+end
+
+local record = redis.call('GET', KEYS[1]) or ''
+local state, fence, ends, token, holder = read(record)
+local inside, taken = nil, {}
+if (state == 'h' or state == 'k') and ends > now then
+  if state == 'h' then
+    tell(token, holder)
+    -- It may have passed the lease on in its process, and used its whole range.
+    fence = fence + FENCE_RANGE - 1
+  end
+  inside = {count = 0}
+elseif state == 's' then
+  count_sharers(KEYS[2], KEYS[3])
+  local sharers = redis.call('ZRANGEBYSCORE', KEYS[2], 0, PLACES, 'WITHSCORES')
+  for i = 1, #sharers, 2 do
+    local info = redis.call('HGET', KEYS[3], sharers[i]) or ''
+    local kind, held_by = string.match(info, '^([hk]) %d+ (.*)$')
+    -- A place that is only reserved, for one who waited, stays so.
+    if kind then
+      if kind == 'h' then tell(sharers[i], held_by) end
+      redis.call('ZREM', KEYS[2], sharers[i])
+      redis.call('HDEL', KEYS[3], sharers[i])
+      taken[#taken + 1] = sharers[i + 1]
+      taken[#taken + 1] = info
+    end
+  end
+  if #taken > 0 then inside = {access = token, count = count_sharers(KEYS[2], KEYS[3])} end
+end
+-- Free, reserved, ended, or not ours: nobody holds it.
+if not inside then return {now_us, '', {}} end
+free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2], inside)
+return {now_us, record, taken}
