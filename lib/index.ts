@@ -23,6 +23,8 @@ export type {
   KeyFunctionMismatch,
 } from './nest/distributed-lock.decorator.js';
 export type { GuardOptions } from './nest/guard.options.js';
+export { RunOnce } from './nest/run-once.decorator.js';
+export type { ScheduledRunOptions } from './nest/run-once.decorator.js';
 
 // Guarded handlers
 export { LockKey } from './nest/lock-key.decorator.js';
@@ -51,6 +53,9 @@ export type {
   LockOptions,
   OnBusy,
 } from './core/options.js';
+export type { RunOnceOptions } from './core/run-options.js';
+export type { RunInfo, RunOutcome, RunRecord, SkipReason } from './core/run-record.js';
+export type { ResultOmitted, RunError, RunState } from './core/backend/run-store.js';
 export type { LockEvent, LockEventName, LockEvents, LockListener } from './core/events.js';
 
 // Errors

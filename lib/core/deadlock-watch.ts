@@ -23,7 +23,7 @@ const LONGEST_CIRCLE = 32;
  * Sound: each key of a circle is held, by its record, by the very token under which its holder's note was written, so a
  * holder that has got what it waited for is in no circle; one that has given up has taken its note back before it went on;
  * and the circle is walked twice with the same notes, so that all of them stood at one moment in between. Who was noted last
- * is refused, and the others go on.
+ * is refused, and the others go on. What can't be seen is whether a holder awaits a call that it has started: it's taken to do so.
  *
  * Only exclusive locks count. Kept by `Locker`, which asks for callers that hold something while they wait.
  *
@@ -94,7 +94,7 @@ class BlockedCaller {
 
   async look(): Promise<void> {
     const held = new Set(
-      this.request.holding
+      this.request.blocks
         .filter(({ isHeld, access }) => isHeld && access === 'exclusive')
         .map(({ lease }) => lease),
     );

@@ -150,6 +150,14 @@ export class LockLostError extends LockError {
     this.fencingToken = fencingToken;
     this.by = by;
   }
+
+  /** Of a lock that is used after its release. Several keys may have different tokens: the largest stands for all. */
+  static afterRelease(lock: {
+    readonly key: string;
+    readonly fencingTokens: ReadonlyMap<string, number>;
+  }): LockLostError {
+    return new LockLostError(lock.key, 'released', Math.max(...lock.fencingTokens.values()));
+  }
 }
 
 /**

@@ -70,7 +70,10 @@ export class JointLock implements Lock {
   }
 
   lostError(): LockLostError {
-    const lost = this.parts.find(({ isHeld }) => !isHeld) ?? (this.parts[0] as HeldLock);
+    const lost =
+      this.parts.find(({ state }) => state === 'lost') ??
+      this.parts.find(({ isHeld }) => !isHeld) ??
+      (this.parts[0] as HeldLock);
     return lost.lostError();
   }
 
@@ -79,6 +82,8 @@ export class JointLock implements Lock {
   }
 
   async downgrade(): Promise<void> {
+    // All or none: the others aren't downgraded where one can't be.
+    for (const part of this.parts) part.checkDowngrade();
     await allOf(this.parts.map((part) => part.downgrade()));
   }
 

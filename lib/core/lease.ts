@@ -191,6 +191,10 @@ export class Lease implements AgendaEntry {
     return Math.max(0, this.#keepUntil - this.#clock.now());
   }
 
+  keepNoLonger(): void {
+    this.#keepUntil = 0;
+  }
+
   /** Ends it as given back. Whether it was still held. */
   markReleased(): boolean {
     if (!this.isHeld) return false;

@@ -3,9 +3,12 @@ import { LockKeyError } from './errors.js';
 /** Keys may come from request data: an unbounded one would be a way to fill Redis' memory. */
 export const LONGEST_KEY_BYTES = 512;
 
+/** The server does nothing else while one script takes all of them. */
+const MOST_KEYS = 1_000;
+
 /**
  * What to lock: a key, or several, all or none of them. Several are taken in one order everywhere, whatever order they
- * are given in, so that two who want the same ones don't wait for each other; one that is given twice counts once.
+ * are given in, so that two who want the same ones don't wait for each other; one that is given twice counts once; at most 1,000.
  */
 export type LockKeys = string | readonly string[];
 
@@ -86,6 +89,11 @@ export class LockName {
     if (keys.length === 0) {
       throw new LockKeyError('Expected at least one lock key, got an empty list.');
     }
+    if (keys.length > MOST_KEYS) {
+      throw new LockKeyError(
+        `Expected at most ${MOST_KEYS} lock keys at once, got ${keys.length}. Lock what they have in common, or some at a time.`,
+      );
+    }
     const names = new Map<string, LockName>();
     for (const key of keys) {
       const name = LockName.of(prefix, key);
@@ -107,6 +115,11 @@ export class LockName {
   /** What is known of each waiter: a hash from token to how long it lives and how to wake it. */
   get waiters(): string {
     return `${this.owner}:w`;
+  }
+
+  /** What is known of the runs, where it's a job's: a hash from token to record. */
+  get runs(): string {
+    return `${this.owner}:runs`;
   }
 }
 

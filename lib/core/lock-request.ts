@@ -14,13 +14,22 @@ export class LockRequest extends Caller<HeldLock> {
     readonly options: ResolvedLockOptions,
     /** Monotonic time of the call. */
     readonly since: number,
-    /** What the call holds meanwhile. */
+    /** What the call held when it came. */
     readonly holding: readonly HeldLock[],
+    /** Those of several keys that it has got already. */
+    readonly parts: readonly HeldLock[] = NONE,
   ) {
     super(since + options.waitTimeout, options.signal);
+  }
+
+  /** What stays taken while it waits. */
+  get blocks(): readonly HeldLock[] {
+    return this.parts.length === 0 ? this.holding : [...this.holding, ...this.parts];
   }
 
   get heldKeys(): readonly string[] {
     return [...new Set(this.holding.map(({ key }) => key))];
   }
 }
+
+const NONE: readonly HeldLock[] = [];

@@ -23,7 +23,10 @@ export interface Lock extends AsyncDisposable {
    * @see https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html
    */
   readonly fencingToken: number;
-  /** The fencing token by key: the same for all that were taken together, except for those that were entered again. */
+  /**
+   * The fencing token by key: the same for all that were taken together, except for those that were entered again. With
+   * such, `fencingToken` throws LockConfigError, since no one token is right for all.
+   */
   readonly fencingTokens: ReadonlyMap<string, number>;
   /**
    * Where it stands: `jeopardy` is held, but the renewal is overdue or has failed. By the local clock, without asking
@@ -161,6 +164,14 @@ export class HeldLock implements Lock {
   }
 
   async downgrade(): Promise<void> {
+    this.checkDowngrade();
+    const unavailable = await this.keeper.downgrade(this.lease);
+    this.assertHeld();
+    if (unavailable !== undefined) throw unavailable;
+  }
+
+  /** @throws LockLostError, LockConfigError where {@link downgrade} would. */
+  checkDowngrade(): void {
     this.assertHeld();
     const { access } = this.lease;
     if (access !== 'exclusive' && access !== 'shared') {
@@ -169,14 +180,11 @@ export class HeldLock implements Lock {
         'limit',
       );
     }
-    if (this.lease.locks > 1) {
+    if (this.lease.locks > 1 || this.#reentry?.isTaken === true) {
       throw new LockConfigError(
         `The lock '${this.key}' was entered again, by calls that count on being alone. Release those locks before downgrade().`,
       );
     }
-    const unavailable = await this.keeper.downgrade(this.lease);
-    this.assertHeld();
-    if (unavailable !== undefined) throw unavailable;
   }
 
   release(): Promise<LockReleased> {
@@ -189,6 +197,12 @@ export class HeldLock implements Lock {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release();
+  }
+
+  /** Releases what the caller has never seen: there was no work, for which to keep the key taken. */
+  giveBack(): Promise<LockReleased> {
+    if (this.parent === undefined) this.lease.keepNoLonger();
+    return this.release();
   }
 
   /** Where calls below this holder enter again. Made when the first does. */

@@ -43,6 +43,9 @@ import {
 } from './options.js';
 import { Reentry, type ReentryRequest } from './reentry.js';
 import { Renewal } from './renewal.js';
+import { RunOnce } from './run-once.js';
+import type { RunOnceOptions } from './run-options.js';
+import type { RunInfo, RunOutcome, RunRecord } from './run-record.js';
 import { TokenSource } from './token-source.js';
 import { WaitGraph } from './wait-graph.js';
 import { limitError, unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
@@ -105,6 +108,7 @@ export class Locker {
   /** When those who wait give up. */
   readonly #deadlines: Deadlines;
   readonly #tokens = new TokenSource();
+  readonly #runOnce: RunOnce;
   #state: 'open' | 'draining' | 'closed' = 'open';
   #closing: Promise<void> | undefined;
   /**
@@ -190,6 +194,16 @@ export class Locker {
       downgrade: (lease) => this.#downgrade(lease),
       newReentry: (lease) => this.#newReentry(lease),
     };
+    this.#runOnce = new RunOnce({
+      backend: this.#backend,
+      clock: this.#clock,
+      wallClock: parts.wallClock ?? (() => Date.now()),
+      random,
+      defaults: this.#options.defaults,
+      commandTimeout,
+      application: this.#options.application,
+      acquire: (key, lockOptions) => this.#take(key, lockOptions, waitOrThrow) as Promise<HeldLock>,
+    });
   }
 
   /**
@@ -348,6 +362,42 @@ export class Locker {
     const access = this.#queues.get(name.owner)?.waitsHere;
     if (access === undefined) return state;
     return { ...state, pending: [...state.pending, { sequence: undefined, access }] };
+  }
+
+  /**
+   * Runs a function once for each tick of a schedule, on whichever of the replicas claims the tick first; the others are told
+   * why it's skipped there. By the wall clock of each process, or by `at`; replicas that are slow, or whose clocks differ, run
+   * no tick twice. The function is given the lock under which it runs, and which tick it is.
+   *
+   * Its own result and exception come through untouched, and are recorded: see {@link Locker.runs}.
+   *
+   * @throws LockUnavailableError, LockKeyError, LockConfigError: the function was not run; nor with LockDeadlockError, where the
+   * caller waits (`retryCrashed`) and holds what the runner waits for. LockLostError: it ran to its end, but its lock was
+   * lost before that. The call ends within a few command timeouts, with `retryCrashed` and `per` more; where it runs the
+   * function, within a ttl after that has ended.
+   *
+   * @example
+   * const outcome = await locks.runOnce('nightly-report', { per: '1d' }, () => report());
+   * if (outcome.kind === 'skipped') console.log(outcome.reason, outcome.run.host);
+   */
+  async runOnce<T>(
+    job: string,
+    options: RunOnceOptions,
+    work: (lock: Lock, run: RunInfo) => T | PromiseLike<T>,
+  ): Promise<RunOutcome<T>> {
+    if (this.#refuses({ holding: this.#holding() })) {
+      throw new LockUnavailableError(job, 'shutting-down');
+    }
+    return this.#runOnce.run(job, options, work);
+  }
+
+  /**
+   * What is recorded of a job's runs, newest first. One that crashed is recorded as such when this, or the next tick, finds
+   * that its lock has ended.
+   * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   */
+  runs(job: string, options?: Pick<LockOptions, 'prefix'>): Promise<RunRecord[]> {
+    return this.#runOnce.list(job, options);
   }
 
   /**
@@ -543,7 +593,14 @@ export class Locker {
         onBusy === 'wait' ? await outer.reentry.enter(request) : outer.reentry.tryEnter();
       if (outcome === 'busy') return this.#busy(request.key, outer.remaining, onBusy);
       if (outcome === 'entered') {
-        if (outer.isHeld) return new HeldLock(outer.lease, this.#keeper, outer);
+        try {
+          // It may have been downgraded while this call waited.
+          checkReentry(request.key, outer.lease.access, request.options.access);
+          if (outer.isHeld) return new HeldLock(outer.lease, this.#keeper, outer);
+        } catch (error) {
+          outer.reentry.leave();
+          throw error;
+        }
         // Lost while it waited: whoever is behind it learns the same.
         outer.reentry.leave();
       }
@@ -564,7 +621,7 @@ export class Locker {
 
   #enter(name: LockName, request: LockRequest): Promise<HeldLock> {
     const queue = this.#queueOf(name);
-    if (this.#watch === undefined || request.holding.length === 0) return queue.enter(request);
+    if (this.#watch === undefined || request.blocks.length === 0) return queue.enter(request);
     const end = this.#watch.watch(name, request, (error) => {
       queue.refuse(
         (one) => one === request,
@@ -578,8 +635,12 @@ export class Locker {
     const [lock] = (await this.#ask([name], request)) ?? [];
     const { signal } = request.options;
     if (lock !== undefined && signal?.aborted) {
-      await lock.release();
+      await lock.giveBack();
       throw signal.reason;
+    }
+    // It may have become too late meanwhile.
+    if (lock === undefined && this.#refuses(request)) {
+      throw new LockUnavailableError(name.key, 'shutting-down');
     }
     return lock ?? this.#enter(name, request);
   }
@@ -595,7 +656,7 @@ export class Locker {
     const holding = this.#holding();
     const parts: HeldLock[] = [];
     const requestFor = ({ key }: LockName) =>
-      new LockRequest(key, options, since, [...holding, ...parts]);
+      new LockRequest(key, options, since, holding, [...parts]);
     try {
       const others: LockName[] = [];
       for (const name of names) {
@@ -654,6 +715,7 @@ export class Locker {
       taken.push(lock);
     }
     if (taken.length > 1) await this.#alignFences(taken);
+    requestFor(first).signal?.throwIfAborted();
     return true;
   }
 
@@ -1026,7 +1088,7 @@ type BusyListener = (key: string, remaining: number | undefined) => undefined;
 
 /** Gives back what was taken of several keys, where not all could be. */
 async function giveBack(parts: readonly HeldLock[]): Promise<undefined> {
-  await Promise.all(parts.map((part) => part.release()));
+  await Promise.all(parts.map((part) => part.giveBack()));
 }
 
 /** What gives a lease back at this moment, with what is left of its `holdAtLeast`. */
@@ -1054,4 +1116,6 @@ export interface LockerParts {
   readonly backend?: LockBackend;
   readonly clock?: Clock;
   readonly random?: () => number;
+  /** In ms since the epoch: which tick of a schedule it is. */
+  readonly wallClock?: () => number;
 }

@@ -97,7 +97,9 @@ export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
   localHandover?: boolean;
   /**
    * Whether a caller that waits while it holds other locks is refused, with {@link LockDeadlockError}, when the wait closes a
-   * circle: at once within this process; across processes after a second. Both are sound: nobody is refused who could go on.
+   * circle: at once within this process; across processes after a second. A call that a holder starts counts as awaited by it:
+   * work that's only set off inside a lock, and itself takes another, begins outside (`AsyncLocalStorage.snapshot()`), or
+   * this is off.
    * @default true
    */
   detectDeadlocks?: boolean;
@@ -194,9 +196,10 @@ const LONGEST_BACKOFF = 500;
 /** More holders than this at once are no use of a lock. */
 const LARGEST_LIMIT = 100_000;
 
-type Check = (option: string, value: unknown) => unknown;
+/** Reads the value of an option, or throws a LockConfigError that names it. */
+export type Check = (option: string, value: unknown) => unknown;
 
-const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: Check } = {
+export const LOCK_OPTION_CHECKS: { readonly [K in keyof Required<LockOptions>]: Check } = {
   ttl: (option, value) => duration(option, value, SHORTEST_TTL),
   waitTimeout: (option, value) =>
     duration(option, value, 1, "To not wait at all, use tryAcquire, or onBusy: 'skip' or 'throw'."),
@@ -307,7 +310,7 @@ export function resolveForceReleaseOptions(
   };
 }
 
-function checked(
+export function checked(
   options: unknown,
   checks: Record<string, Check>,
   what: string,
@@ -336,7 +339,7 @@ function checked(
   return result;
 }
 
-function duration(
+export function duration(
   option: string,
   value: unknown,
   least: number,
@@ -369,12 +372,12 @@ function backoff(option: string, value: unknown): ResolvedBackoff {
   return { first, longest };
 }
 
-function boolean(option: string, value: unknown): boolean {
+export function boolean(option: string, value: unknown): boolean {
   if (typeof value !== 'boolean') throw invalid(option, value, 'true or false');
   return value;
 }
 
-function oneOf(option: string, value: unknown, allowed: readonly string[]): unknown {
+export function oneOf(option: string, value: unknown, allowed: readonly string[]): unknown {
   if (!allowed.includes(value as string))
     throw invalid(option, value, `one of ${allowed.map((a) => `'${a}'`).join(', ')}`);
   return value;
@@ -431,7 +434,12 @@ function connection(option: string, value: unknown): unknown {
   );
 }
 
-function invalid(option: string, value: unknown, expected: string, hint = ''): LockConfigError {
+export function invalid(
+  option: string,
+  value: unknown,
+  expected: string,
+  hint = '',
+): LockConfigError {
   return new LockConfigError(
     `Expected option \`${option}\` to be ${expected}, got ${shown(value)}.${hint === '' ? '' : ` ${hint}`}`,
     option,

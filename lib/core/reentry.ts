@@ -23,6 +23,11 @@ export class Reentry {
     this.#line = new WaitingLine(deadlines, { timedOut: ({ request }) => timedOut(request) });
   }
 
+  /** Whether a call is inside, or waits to be. */
+  get isTaken(): boolean {
+    return this.#taken;
+  }
+
   tryEnter(): ReentryOutcome | 'busy' {
     if (this.#ended) return 'ended';
     if (this.shared) return 'entered';

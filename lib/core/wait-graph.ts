@@ -9,8 +9,9 @@ import type { LockRequest } from './lock-request.js';
  *     caller ──waits for──▶ key ──held under──▶ lease ──held by──▶ callers that wait below it ──▶ …
  *
  * A circle closes only when somebody begins to wait, so that is when it's looked for, and who closes it is the youngest.
- * Sound rather than complete: an edge is there only where the one really can't go on without the other. Who waits for one
- * place of several, behind others in a queue, or without a call chain that tells what it holds, has none.
+ * Sound rather than complete: an edge is there only where the one can't go on without the other. Who waits for one place of
+ * several, behind others in a queue, or without a call chain that tells what it holds, has none. What can't be seen is whether
+ * a holder awaits a call that it has started: it's taken to do so.
  *
  * Asked by `WaitQueue`; kept by `Locker`.
  *
@@ -24,9 +25,9 @@ export class WaitGraph {
 
   /** A caller begins to wait. The circle that this closes, as the keys along it; else it's remembered while it waits. */
   begins(name: LockName, request: LockRequest): readonly string[] | undefined {
-    const { holding, options } = request;
-    if (holding.length === 0) return undefined;
-    const own = new Set(holding.filter(({ isHeld }) => isHeld).map(({ lease }) => lease));
+    const { blocks, options } = request;
+    if (blocks.length === 0) return undefined;
+    const own = new Set(blocks.filter(({ isHeld }) => isHeld).map(({ lease }) => lease));
     const path = this.#path(name, options.access, own, new Set());
     if (path !== undefined) return [path.at(-1) as string, ...path];
     this.#waiting.set(request, name);
@@ -49,7 +50,7 @@ export class WaitGraph {
       for (const [request, itsName] of this.#waiting) {
         // It may have left a moment ago.
         if (request.line === undefined) continue;
-        const below = request.holding.some((lock) => lock.lease === lease && lock.isHeld);
+        const below = request.blocks.some((lock) => lock.lease === lease && lock.isHeld);
         if (!below) continue;
         const rest = this.#path(itsName, request.options.access, own, seen);
         if (rest !== undefined) return [name.key, ...rest];

@@ -271,7 +271,8 @@ export class WaitQueue implements LineOwner<LockRequest> {
       if (outcome.kind === 'busy') {
         await this.#waitBehind(outcome.remaining, options.ttl, backoff);
       } else if (outcome.kind === 'conflict') {
-        if (this.#line.first !== undefined) {
+        // Who has taken its place since may ask for something else.
+        if (this.#line.first?.options.access === options.access) {
           this.#line.refuse(
             this.#line.first,
             limitError(this.name.key, options.access, outcome.access),
@@ -469,7 +470,11 @@ export class WaitQueue implements LineOwner<LockRequest> {
   }
 
   #onLeft(): void {
-    if (this.#line.size > 0) {
+    const next = this.#line.first;
+    if (next !== undefined) {
+      // What stands at the backend asks for what nobody here wants any more, and may keep others from entering.
+      if (this.#running && this.#stand !== undefined && this.#stand.access !== next.options.access)
+        this.wake();
       // The next may be one to whom the lease can't be passed.
       this.#standIfNeeded();
     } else if (this.#running) {

@@ -1,6 +1,5 @@
 import { isObservable } from 'rxjs';
 
-import { LockConfigError } from '../core/errors.js';
 import type { Lock } from '../core/lock.js';
 import type { LockKeys } from '../core/lock-name.js';
 import type { LockOptions } from '../core/options.js';
@@ -11,7 +10,7 @@ import { holdResult } from './held-body.js';
 import { HeldObservable } from './held-observable.js';
 import { keyFromArguments } from './lock-key.js';
 import type { RedisLockService } from './redis-lock.service.js';
-import { injectServiceInto } from './redis-lock.token.js';
+import { injectServiceInto, serviceOf } from './redis-lock.token.js';
 
 /** A key function is given the arguments of the method. Which these are, only the place of the decorator tells. */
 // oxlint-disable-next-line typescript/no-explicit-any
@@ -81,12 +80,7 @@ export function DistributedLock<K extends LockKeys | KeyFunction>(
     const lockIndex = currentLockIndex(prototype, name);
 
     async function guarded(this: unknown, ...args: unknown[]): Promise<unknown> {
-      const locks = (this as Partial<Record<symbol, RedisLockService>> | undefined)?.[service];
-      if (locks === undefined) {
-        throw new LockConfigError(
-          `The method '${String(name)}' is guarded by @DistributedLock, but was called on what Nest didn't make: an instance made with \`new\` (also in a useFactory), or no instance at all. Let Nest make it (useClass), or call RedisLockService.using() instead.`,
-        );
-      }
+      const locks = serviceOf(this, service, place, 'using');
       return callUnderLock(locks, keyOf(args), lockOptions, (lock) => {
         if (lockIndex !== undefined) args[lockIndex] = lock;
         return method.apply(this, args);

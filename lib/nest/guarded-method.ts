@@ -16,6 +16,7 @@ export function methodUnder(
   propertyKey: unknown,
   descriptor: unknown,
 ): {
+  readonly decorator: string;
   readonly prototype: object;
   readonly name: string | symbol;
   readonly descriptor: PropertyDescriptor;
@@ -64,7 +65,13 @@ export function methodUnder(
       'Make it an async generator, or collect the values under the lock.',
     );
   }
-  return { prototype: target, name: propertyKey, descriptor: given, method: given.value as Method };
+  return {
+    decorator,
+    prototype: target,
+    name: propertyKey,
+    descriptor: given,
+    method: given.value as Method,
+  };
 }
 
 /**

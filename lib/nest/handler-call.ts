@@ -63,12 +63,7 @@ export class HandlerCall {
   }
 
   #watch(handle: () => unknown): unknown {
-    if (this.#over)
-      throw new LockLostError(
-        this.lock.key,
-        'released',
-        Math.max(...this.lock.fencingTokens.values()),
-      );
+    if (this.#over) throw LockLostError.afterRelease(this.lock);
     this.#running += 1;
     let result: unknown;
     try {

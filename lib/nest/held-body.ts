@@ -61,10 +61,7 @@ export function holdAnswer(value: unknown, lock: Lock, response?: Writable): Hel
 
 /** Frees a lock whose result nobody began to read within a ttl. Returns what calls it off. */
 export function whenUnread(lock: Lock, release: (error: LockLostError) => void): () => void {
-  const timer = setTimeout(
-    () => release(new LockLostError(lock.key, 'released', lock.fencingToken)),
-    lock.remaining,
-  );
+  const timer = setTimeout(() => release(LockLostError.afterRelease(lock)), lock.remaining);
   timer.unref();
   return () => clearTimeout(timer);
 }

@@ -186,7 +186,7 @@ export class HeldObservable {
       return;
     }
     this.#last = (error) => (error === undefined ? deliver() : subscriber.error(error));
-    this.#finish(new LockLostError(lock.key, 'released', lock.fencingToken));
+    this.#finish(LockLostError.afterRelease(lock));
   }
 
   #finish(over: LockLostError): void {

@@ -54,7 +54,8 @@ const RETRY_AFTER = 1;
  *
  * | code | HTTP | |
  * |---|---|---|
- * | LOCK_BUSY, LOCK_TIMEOUT, LOCK_DEADLOCK | 409 | with `Retry-After` |
+ * | LOCK_BUSY, LOCK_TIMEOUT | 409 | with `Retry-After` |
+ * | LOCK_DEADLOCK | 409 | |
  * | LOCK_KEY | 400 | |
  * | LOCK_UNAVAILABLE | 503 | with `Retry-After` |
  * | LOCK_LOST, LOCK_CONFIG | 500 | logged, and told no more than the code |

@@ -17,6 +17,8 @@ import {
   type UsingOptions,
 } from '../core/locker.js';
 import type { ForceReleaseOptions, LockerOptions, LockOptions } from '../core/options.js';
+import type { RunOnceOptions } from '../core/run-options.js';
+import type { RunInfo, RunOutcome, RunRecord } from '../core/run-record.js';
 import { lockEventStream } from './lock-event-stream.js';
 import { LockLog } from './lock-log.js';
 
@@ -183,6 +185,39 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
    */
   forceRelease(key: string, options?: ForceReleaseOptions): Promise<ForceReleased> {
     return this.#locker.forceRelease(key, options);
+  }
+
+  /**
+   * Runs a function once for each tick of a schedule, on whichever of the replicas claims the tick first; the others are told
+   * why it's skipped there. By the wall clock of each process, or by `at`; replicas that are slow, or whose clocks differ, run
+   * no tick twice. The function is given the lock under which it runs, and which tick it is.
+   *
+   * Its own result and exception come through untouched, and are recorded: see {@link RedisLockService.runs}.
+   *
+   * @throws LockUnavailableError, LockKeyError, LockConfigError: the function was not run; nor with LockDeadlockError, where the
+   * caller waits (`retryCrashed`) and holds what the runner waits for. LockLostError: it ran to its end, but its lock was
+   * lost before that. The call ends within a few command timeouts, with `retryCrashed` and `per` more; where it runs the
+   * function, within a ttl after that has ended.
+   *
+   * @example
+   * const outcome = await locks.runOnce('nightly-report', { per: '1d' }, () => report());
+   * if (outcome.kind === 'skipped') console.log(outcome.reason, outcome.run.host);
+   */
+  runOnce<T>(
+    job: string,
+    options: RunOnceOptions,
+    work: (lock: Lock, run: RunInfo) => T | PromiseLike<T>,
+  ): Promise<RunOutcome<T>> {
+    return this.#locker.runOnce(job, options, work);
+  }
+
+  /**
+   * What is recorded of a job's runs, newest first. One that crashed is recorded as such when this, or the next tick, finds
+   * that its lock has ended.
+   * @throws LockUnavailableError, LockKeyError, LockConfigError.
+   */
+  runs(job: string, options?: Pick<LockOptions, 'prefix'>): Promise<RunRecord[]> {
+    return this.#locker.runs(job, options);
   }
 
   /**

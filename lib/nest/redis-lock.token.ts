@@ -48,9 +48,28 @@ export function injectServiceInto(prototype: object, instance: string | undefine
     const remedy = instance === undefined ? 'forRoot()' : `forRoot({ name: '${instance}' })`;
     propertyKeys.set(
       instance,
-      (key = Symbol(`locks of @DistributedLock: import RedisLockModule.${remedy}`)),
+      (key = Symbol(`locks of @DistributedLock or @RunOnce: import RedisLockModule.${remedy}`)),
     );
   }
   Inject(token)(prototype, key);
   return key;
+}
+
+/**
+ * The service that Nest has injected into the instance on which a guarded method is called.
+ * @throws LockConfigError for an instance that Nest didn't make; it says to call `instead` there.
+ */
+export function serviceOf(
+  instance: unknown,
+  key: symbol,
+  { decorator, name }: { readonly decorator: string; readonly name: string | symbol },
+  instead: string,
+): RedisLockService {
+  const locks = (instance as Partial<Record<symbol, RedisLockService>> | undefined)?.[key];
+  if (locks === undefined) {
+    throw new LockConfigError(
+      `The method '${String(name)}' is guarded by ${decorator}, but was called on what Nest didn't make: an instance made with \`new\` (also in a useFactory), or no instance at all. Let Nest make it (useClass), or call RedisLockService.${instead}() instead.`,
+    );
+  }
+  return locks;
 }

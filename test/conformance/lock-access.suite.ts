@@ -180,6 +180,17 @@ export function describeAccess(parties: () => Parties): void {
       }
     });
 
+    it('a waiting writer whose process is gone stops readers no longer than until one asks', async () => {
+      const { a, b, c, newName, store, knowsWhoListens } = parties();
+      const name = newName();
+      await a.take(name, { access: 'shared' });
+      await b.wait(name);
+      await b.backend.close();
+      await store.noticesClosed(b.backend);
+      const outcome = await c.ask(name, { access: 'shared' });
+      expect(outcome.kind).toBe(knowsWhoListens ? 'granted' : 'busy');
+    });
+
     it('a writer that gives up while it waits, lets in the readers behind it', async () => {
       const { a, b, c, newName } = parties();
       const name = newName();
@@ -282,6 +293,17 @@ export function describeAccess(parties: () => Parties): void {
       expect(await a.backend.downgrade(held)).toEqual({ kind: 'taken' });
       await b.release(entered);
       await eventually(() => c.woken.includes(writer.token));
+    });
+
+    it('after a downgrade under a later fencing token of the range, the next is larger still', async () => {
+      const { a, b, newName } = parties();
+      const name = newName();
+      const held = await a.take(name);
+      const fencingToken = held.fencingToken + 9_000;
+      await a.backend.downgrade({ ...held, fencingToken });
+      expect((await a.state(name)).held).toMatchObject([{ fencingToken }]);
+      const reader = await b.take(name, { access: 'shared' });
+      expect(reader.fencingToken).toBeGreaterThan(fencingToken);
     });
 
     it('gives back and prolongs what the answer to a downgrade was lost for', async () => {

@@ -50,6 +50,7 @@ export interface Parties {
   readonly b: Party;
   readonly c: Party;
   readonly store: BackendStore;
+  readonly knowsWhoListens: boolean;
   newName(): LockName;
 }
 
@@ -194,7 +195,7 @@ export function describeLockBackend(
       expect(endless).toEqual([]);
     });
 
-    describeMore(() => ({ a, b, c, newName, store }));
+    describeMore(() => ({ a, b, c, newName, store, knowsWhoListens }));
 
     describe('acquire', () => {
       it('grants a free key', async () => {

@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { LockBusyError, LockConfigError, LockDeadlockError } from '../../lib/core/errors.js';
 import type { JointLock } from '../../lib/core/joint-lock.js';
 import type { Lock } from '../../lib/core/lock.js';
+import { LockName } from '../../lib/core/lock-name.js';
 import type { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
 import { eventually } from '../support/eventually.js';
@@ -207,6 +208,36 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         await reader.release();
       });
 
+      it('a writer that gives up lets in the reader behind it in its process, and others', async () => {
+        const reader = await other.acquire(key, { mode: 'shared', ttl: '30s' });
+        const since = performance.now();
+        const writer = rejection(locker.acquire(key, { ttl: '30s', waitTimeout: 200 }));
+        const later = locker.acquire(key, { mode: 'shared', ttl: '30s' });
+        await pending(1);
+        const third = open();
+        const elsewhere = third.acquire(key, { mode: 'shared', ttl: '30s' });
+        await writer;
+        for (const lock of await Promise.all([later, elsewhere])) await lock.release();
+        expect(performance.now() - since).toBeLessThan(3_000);
+        await reader.release();
+      });
+
+      it('what waits is told when the end of the last reader has come nearer', async () => {
+        const long = await locker.acquire(key, { mode: 'shared', ttl: '30s' });
+        const backend = store.openBackend();
+        const [name, token] = [LockName.of('lock', key), 'crashed'];
+        const notAfter = performance.now() + 5_000;
+        const crashed = { name, token, ttl: 1_500, access: 'shared' as const, notAfter };
+        await backend.tryAcquire({ ...crashed, place: undefined });
+        const since = performance.now();
+        const writer = other.acquire(key, { ttl: '30s' });
+        await pending(1);
+        await long.release();
+        await (await writer).release();
+        expect(performance.now() - since).toBeLessThan(5_000);
+        await backend.close();
+      });
+
       it('renews shared leases', async () => {
         const lock = await locker.acquire(key, { mode: 'shared', ttl: 300 });
         const since = performance.now();
@@ -281,6 +312,23 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           expect((error as Error).message).toMatch(/to be 3, .* got 5/);
         }
         await lock.release();
+      });
+
+      it('in a line of callers refuses the one that gave another, not the one behind it', async () => {
+        const held = await other.acquire(key, { limit: 1 });
+        const first = locker.acquire(key, { limit: 1 });
+        await pending(1);
+        const controller = new AbortController();
+        const bad = rejection(locker.acquire(key, { limit: 5, signal: controller.signal }));
+        const good = locker.acquire(key, { limit: 1 });
+        await held.release();
+        const lock = await first;
+        controller.abort();
+        await bad;
+        await lock.release();
+        const after = await good;
+        expect(after.access).toBe('limit:1');
+        await after.release();
       });
 
       it('is a whole number, and not given together with a mode', async () => {
@@ -370,6 +418,39 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         await Promise.all([one.release(), two.release()]);
         expect(await lock.release()).toBe('released');
         await writer;
+      });
+
+      it('and a call that enters again at the same time never both count on being alone', async () => {
+        await locker.using(key, async (lock) => {
+          const entering = locker.acquire(key);
+          const [inner, downgraded] = await Promise.allSettled([entering, lock.downgrade()]);
+          expect([inner.status, downgraded.status].toSorted()).toEqual(['fulfilled', 'rejected']);
+          if (inner.status === 'fulfilled') await inner.value.release();
+        });
+        await locker.using(key, async (lock) => {
+          const one = await locker.acquire(key);
+          // A sibling that waits for its turn, and gets it as the lock is downgraded.
+          const sibling = locker.acquire(key);
+          await one.release();
+          const [inner, downgraded] = await Promise.allSettled([sibling, lock.downgrade()]);
+          expect([inner.status, downgraded.status].toSorted()).toEqual(['fulfilled', 'rejected']);
+          if (inner.status === 'fulfilled') await inner.value.release();
+        });
+      });
+
+      it('of several keys is for all of them or none', async () => {
+        const more = newKey();
+        await locker.using(key, async () => {
+          const lock = await locker.acquire([key, more]);
+          expect(await rejection(lock.downgrade())).toMatchObject({ code: 'LOCK_CONFIG' });
+          expect(await other.tryAcquire(more, { mode: 'shared' })).toBeNull();
+          await lock.release();
+        });
+        const lock = await locker.acquire([key, more]);
+        await lock.downgrade();
+        const reader = await other.acquire([key, more], { mode: 'shared' });
+        await reader.release();
+        await lock.release();
       });
 
       it('is still renewed', async () => {
@@ -475,6 +556,63 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           ),
         );
         expect(section).toMatchObject({ total: 60, most: 1 });
+      });
+
+      it('of which not all could be had, leave nothing behind of `holdAtLeast`', async () => {
+        const held = await other.acquire(more);
+        const options = { holdAtLeast: '20s', waitTimeout: 200 } as const;
+        const error = await rejection(locker.using([key, more], options, () => {}));
+        expect(error).toMatchObject({ code: 'LOCK_TIMEOUT', heldKeys: [] });
+        expect(await locker.using([key, more], { ...options, onBusy: 'skip' }, () => 1)).toBe(
+          undefined,
+        );
+        const since = performance.now();
+        await (await other.acquire(key)).release();
+        expect(performance.now() - since).toBeLessThan(3_000);
+        await held.release();
+      });
+
+      it('can be had beside waiters that are dead', async () => {
+        const reader = await locker.acquire(key, { mode: 'shared' });
+        const backend = store.openBackend();
+        const notAfter = performance.now() + 5_000;
+        await backend.tryAcquire({
+          ...{ name: LockName.of('lock', key), token: 'dead', ttl: 1_000, notAfter },
+          place: { aliveFor: 300, sequence: undefined },
+        });
+        expect(await other.tryAcquire([key, more], { mode: 'shared' })).toBeNull();
+        const lock = await eventually(() => other.tryAcquire([key, more], { mode: 'shared' }));
+        await lock.release();
+        await reader.release();
+        await backend.close();
+      });
+
+      it('that are asked for while it drains are refused, also half-way', async () => {
+        const held = await other.acquire(more);
+        const waiting = rejection(locker.using([key, more], async () => {}));
+        await eventually(async () => (await other.inspect(more)).pending.length === 1);
+        locker.stopGranting();
+        expect(await waiting).toMatchObject({ code: 'LOCK_UNAVAILABLE', reason: 'shutting-down' });
+        await held.release();
+        await (await other.acquire(key)).release();
+      });
+
+      it('are at most 1,000', async () => {
+        const many = Array.from({ length: 1_001 }, (_, i) => `${key}:${i}`);
+        expect(await rejection(locker.acquire(many))).toMatchObject({ code: 'LOCK_KEY' });
+      });
+
+      it('of which one was lost: the error says which, and how', async () => {
+        const backend = store.openBackend();
+        const error = await rejection(
+          locker.using([key, more], { ttl: 300 }, async (lock) => {
+            const lost = (lock as unknown as JointLock).parts.find((part) => part.key === more);
+            await backend.cancel((lost as JointLock['parts'][0]).lease);
+            await eventually(() => !lock.isHeld);
+          }),
+        );
+        expect(error).toMatchObject({ code: 'LOCK_LOST', key: more, reason: 'taken' });
+        await backend.close();
       });
 
       it('losing one is losing all', async () => {

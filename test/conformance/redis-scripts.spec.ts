@@ -5,7 +5,8 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { Cluster, Redis, type RedisOptions } from 'ioredis';
-import type { HeldToken } from '../../lib/core/backend/lock-backend.js';
+import type { Access } from '../../lib/core/access.js';
+import type { Granted, HeldToken } from '../../lib/core/backend/lock-backend.js';
 import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import { systemClock } from '../../lib/core/clock.js';
 import { LockEmitter } from '../../lib/core/events.js';
@@ -204,6 +205,35 @@ describe('scripts', () => {
         token: waiter.token,
       });
       expect(await recordOf(client, kept.name.owner)).toMatchObject({ state: 'k' });
+    } finally {
+      await client.config('SET', 'maxmemory', '0');
+    }
+  });
+
+  it('renew, downgrade and give back what is shared when the server is out of memory', async () => {
+    const backend = openBackend();
+    const notAfter = performance.now() + 5_000;
+    const takeAs = async (key: string, access: Access) => {
+      const held = { name: LockName.of('lock', key), token: randomUUID(), ttl: TTL, access };
+      const outcome = await backend.tryAcquire({ ...held, notAfter, place: undefined });
+      expect(outcome).toMatchObject({ kind: 'granted' });
+      return { ...held, lastFence: 0, fencingToken: (outcome as Granted).fencingToken };
+    };
+    const [renewed, kept, freed, alone] = [
+      await takeAs('renewed', 'shared'),
+      await takeAs('kept', 'limit:2'),
+      await takeAs('freed', 'shared'),
+      await takeAs('alone', 'exclusive'),
+    ];
+    await client.config('SET', 'maxmemory', '1');
+    try {
+      expect(await backend.extend([renewed])).toMatchObject([{ kind: 'extended' }]);
+      expect(await backend.release({ ...kept, keepFor: 5_000 })).toEqual({ kind: 'released' });
+      expect(await backend.release({ ...freed, keepFor: 0 })).toEqual({ kind: 'released' });
+      expect(await backend.downgrade(alone)).toEqual({ kind: 'released' });
+      expect((await keysInUse(client)).filter((key) => !/:[qw]$/.test(key)).toSorted()).toEqual(
+        [alone, kept, renewed].map(({ name: { owner } }) => owner),
+      );
     } finally {
       await client.config('SET', 'maxmemory', '0');
     }

@@ -63,6 +63,27 @@ class Shop {
     return id;
   }
 
+  @DistributedLock('catalogue', { mode: 'shared' })
+  async read(): Promise<string> {
+    this.entered.push('reader');
+    await this.gate.opened;
+    return 'read';
+  }
+
+  @DistributedLock('catalogue')
+  async write(): Promise<string> {
+    this.entered.push('writer');
+    return 'written';
+  }
+
+  @DistributedLock('seats', { limit: 2 })
+  async seat(): Promise<void> {
+    this.running += 1;
+    this.most = Math.max(this.most, this.running);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    this.running -= 1;
+  }
+
   @DistributedLock('slow:{0}', { onBusy: 'skip' })
   async skipping(_id: string): Promise<string> {
     return 'ran';
@@ -134,6 +155,25 @@ describe('A method with @DistributedLock', () => {
     shop.gate.open();
     expect(await Promise.all(calls)).toEqual(['a', 'b', 'a']);
     expect(await app.isHeld('slow:a')).toBe(false);
+  });
+
+  it('runs beside other readers, and not beside a writer', async () => {
+    await using app = await NestApp.start({ providers: [Shop] });
+    const shop = app.get(Shop);
+    const readers = [shop.read(), shop.read(), shop.read()];
+    await eventually(() => shop.entered.length === 3);
+    const writer = shop.write();
+    await eventually(async () => (await app.waiting('catalogue')) === 1);
+    shop.gate.open();
+    expect(await Promise.all([...readers, writer])).toEqual(['read', 'read', 'read', 'written']);
+    expect(shop.entered).toEqual(['reader', 'reader', 'reader', 'writer']);
+  });
+
+  it('runs as often at once as its limit says', async () => {
+    await using app = await NestApp.start({ providers: [Shop] });
+    const shop = app.get(Shop);
+    await Promise.all(Array.from({ length: 10 }, () => shop.seat()));
+    expect(shop.most).toBe(2);
   });
 
   it("isn't run and gives undefined with onBusy: 'skip', and rejects with 'throw', where the key is held", async () => {

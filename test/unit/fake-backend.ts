@@ -24,12 +24,14 @@ import type {
   Unavailable,
   UnmarkBlockedOutcome,
 } from '../../lib/core/backend/lock-backend.js';
+import { MemoryRunStore } from '../../lib/core/backend/memory-run-store.js';
 import type { KeyPattern } from '../../lib/core/key-pattern.js';
 import type { LockName } from '../../lib/core/lock-name.js';
 import type { WakeListener, WakeUp } from '../../lib/core/wake-up.js';
 import { settled } from '../support/fake-clock.js';
 
 export class FakeBackend implements LockBackend {
+  readonly runs = new MemoryRunStore(new Map());
   /** The methods that were called, in the order in which their commands would leave. */
   readonly log: string[] = [];
   readonly wakeUp = new FakeWakeUp();

@@ -1,8 +1,12 @@
 import type { Access } from '../access.js';
-import type { ForcedBy, UnavailableReason } from '../errors.js';
+import type { ForcedBy } from '../errors.js';
 import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
 import type { WakeUp } from '../wake-up.js';
+import type { RunStore } from './run-store.js';
+import type { Unavailable } from './unavailable.js';
+
+export type { Unavailable };
 
 /**
  * Where locks are kept: one interface over one Redis, several independent ones, or this process's memory.
@@ -15,6 +19,8 @@ import type { WakeUp } from '../wake-up.js';
  */
 export interface LockBackend {
   readonly wakeUp: WakeUp;
+  /** The runs of scheduled jobs. */
+  readonly runs: RunStore;
 
   /** Waits for the first connection, within its bound. */
   connect(): Promise<{ kind: 'connected' } | Unavailable>;
@@ -127,14 +133,6 @@ export interface Place {
   readonly aliveFor: number;
   /** The place it was told before, to get it back where the queue was lost. */
   readonly sequence: number | undefined;
-}
-
-/** The server could not be asked. `mayHaveRun`: the command was sent, so that it may have been, or may yet be, executed. */
-export interface Unavailable {
-  readonly kind: 'unavailable';
-  readonly reason: UnavailableReason;
-  readonly cause: unknown;
-  readonly mayHaveRun: boolean;
 }
 
 /**

@@ -31,6 +31,7 @@ import {
   type UnmarkBlockedOutcome,
   type UnmarkBlockedRequest,
 } from './lock-backend.js';
+import { type JobRuns, MemoryRunStore } from './memory-run-store.js';
 
 /** A reserved key waits so long for the waiter that was woken, in ms. */
 const CLAIM_WINDOW = 1_000;
@@ -44,6 +45,7 @@ const FENCE_RETENTION = 10_000;
 export class MemoryStore {
   readonly entries = new Map<string, MemoryEntry>();
   readonly wakeUps = new Set<MemoryWakeUp>();
+  readonly runs: JobRuns = new Map();
   #sweep: Timer | undefined;
 
   constructor(readonly clock: Clock = systemClock) {}
@@ -98,6 +100,7 @@ const sharedStore = new MemoryStore();
  */
 export class MemoryBackend implements LockBackend {
   readonly wakeUp: MemoryWakeUp;
+  readonly runs: MemoryRunStore;
   readonly #store: MemoryStore;
   readonly #clock: Clock;
   readonly #application: string | undefined;
@@ -107,6 +110,7 @@ export class MemoryBackend implements LockBackend {
     this.#clock = store.clock;
     this.#application = options.application;
     this.wakeUp = new MemoryWakeUp(store);
+    this.runs = new MemoryRunStore(store.runs);
   }
 
   async connect(): Promise<{ kind: 'connected' }> {
@@ -164,7 +168,8 @@ export class MemoryBackend implements LockBackend {
         if (sharer !== undefined && limitsDiffer(sharer.access, access)) {
           return { kind: 'conflict', index, access: sharer.access };
         }
-        if (given !== undefined || entry.queue.length > 0 || !mayEnter(entry, access)) {
+        const waits = entry.queue.some(({ aliveUntil }) => aliveUntil >= now);
+        if (given !== undefined || waits || !mayEnter(entry, access)) {
           return { kind: 'busy', index, remaining: Math.max(0, endOf(entry, access) - now) };
         }
       }
@@ -200,18 +205,18 @@ export class MemoryBackend implements LockBackend {
       mine.until = this.#clock.now() + keepFor;
       lookWithin(entry, keepFor);
     } else {
-      this.#leave(entry, token);
-      this.#handOn(entry);
+      this.#handOnAfter(entry, () => this.#leave(entry, token));
     }
     return { kind: 'released' };
   }
 
-  async downgrade({ name, token }: DowngradeRequest): Promise<DowngradeOutcome> {
+  async downgrade({ name, token, fencingToken }: DowngradeRequest): Promise<DowngradeOutcome> {
     const entry = this.#store.entryOf(name);
     const { owner } = entry;
     if (owner?.kind === 'held' && owner.token === token) {
       entry.owner = undefined;
-      entry.sharers.set(token, { ...owner, access: 'shared' });
+      this.#rememberFence(entry, fencingToken, 0);
+      entry.sharers.set(token, { ...owner, fencingToken, access: 'shared' });
       this.#handOn(entry);
     }
     return mineOf(entry, token)?.kind === 'held' ? { kind: 'released' } : { kind: 'taken' };
@@ -243,11 +248,11 @@ export class MemoryBackend implements LockBackend {
     const entry = this.#store.entryOf(name);
     entry.queue = entry.queue.filter((waiter) => waiter.token !== token);
     const mine = mineOf(entry, token);
-    if (mine !== undefined && mine.kind !== 'kept') {
+    this.#handOnAfter(entry, () => {
+      if (mine === undefined || mine.kind === 'kept') return;
       this.#rememberFence(entry, lastFence, 0);
       this.#leave(entry, token);
-    }
-    this.#handOn(entry);
+    });
     return { kind: 'cancelled' };
   }
 
@@ -347,6 +352,17 @@ export class MemoryBackend implements LockBackend {
     else entry.sharers.set(token, held);
   }
 
+  /** Who waits was told when the last of all would have ended, and is told again where that has come nearer. */
+  #handOnAfter(entry: MemoryEntry, change: () => void): void {
+    const ended = lastEndOf(entry);
+    change();
+    this.#handOn(entry);
+    const ends = lastEndOf(entry);
+    if (entry.sharers.size > 0 && ends < ended - CLAIM_WINDOW) {
+      lookWithin(entry, ends - this.#clock.now());
+    }
+  }
+
   #leave(entry: MemoryEntry, token: string): void {
     if (entry.owner?.token === token) entry.owner = undefined;
     entry.sharers.delete(token);
@@ -419,6 +435,10 @@ function endOf({ owner, sharers }: MemoryEntry, access: Access): number {
   const times = ends.map(({ until }) => until);
   if (times.length === 0) return 0;
   return ends.every((one) => one.access === access) ? Math.min(...times) : Math.max(...times);
+}
+
+function lastEndOf({ sharers }: MemoryEntry): number {
+  return Math.max(0, ...Array.from(sharers.values(), ({ until }) => until));
 }
 
 /** Tells the first few waiters when to look at the latest, as the script of the same name does. */

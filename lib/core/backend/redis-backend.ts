@@ -55,6 +55,7 @@ import type {
   UnmarkBlockedOutcome,
   UnmarkBlockedRequest,
 } from './lock-backend.js';
+import { RedisRunStore } from './redis-run-store.js';
 
 type WaitKeys = readonly [owner: string, queue: string, waiters: string];
 
@@ -167,6 +168,7 @@ const QUERY = new Script<
  */
 export class RedisBackend implements LockBackend {
   readonly wakeUp: RedisWakeUp;
+  readonly runs: RedisRunStore;
   readonly #source: ConnectionSource;
   readonly #clock: Clock;
   readonly #connection: Connection;
@@ -191,6 +193,7 @@ export class RedisBackend implements LockBackend {
     this.#connection = new Connection(this.#source, commandTimeout, clock, events, () =>
       this.#serverClock.forget(),
     );
+    this.runs = new RedisRunStore(this.#connection, this.#keyPrefix);
     this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout, async () =>
       options.wakeUp === 'publish' ? this.#connection.mayPublish(channel) : false,
     );

@@ -44,7 +44,11 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
         string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
       local woken = false
       if alive_until and tonumber(alive_until) >= now then
-        if not may_enter(access, inside) then break end
+        if not may_enter(access, inside) then
+          -- Those behind it would wait for a dead one, which nothing else ends sooner than its own time.
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
         -- Protected: a user who may not publish must still be able to release. The waiters poll then.
         local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'

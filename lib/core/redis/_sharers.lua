@@ -16,6 +16,12 @@ local function count_sharers(queue_key, waiters_key)
   return redis.call('ZCOUNT', queue_key, 0, PLACES)
 end
 
+-- A server that is out of memory refuses to add anything, but not after a script's first write; and there too it must be
+-- possible to renew and to give back. This one changes nothing.
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
+
 local function set_sharer(queue_key, waiters_key, token, ends, info)
   redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
   redis.call('HSET', waiters_key, token, info)

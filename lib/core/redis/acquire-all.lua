@@ -17,6 +17,18 @@ Returns {now us, 'granted', fencing token} | {now us, 'busy', i, remaining ms} |
 --- @include _server-time.lua
 --- @include _record.lua
 --- @include _hand-on.lua
+-- The dead at the front don't count, and are dropped.
+local function somebody_waits(queue_key, waiters_key)
+  while true do
+    local head = redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 1)[1]
+    if not head then return false end
+    local alive_until = string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) ')
+    if alive_until and tonumber(alive_until) >= now then return true end
+    redis.call('ZREM', queue_key, head)
+    redis.call('HDEL', waiters_key, head)
+  end
+end
+
 local ttl, access, given = tonumber(ARGV[1]), ARGV[4], tonumber(ARGV[5])
 look_at_clock()
 -- A command that was held up on its way must not take the keys for a caller that has given up.
@@ -42,7 +54,7 @@ for i = 1, #KEYS / 3 do
     local inside = {access = free and '?' or state == 's' and of or 'exclusive', count = count_sharers(queue_key, waiters_key)}
     -- One at least, also where what is known of it was lost.
     if not free then inside.count = math.max(1, inside.count) end
-    local waits = redis.call('ZCOUNT', queue_key, PLACES, '+inf') > 0
+    local waits = somebody_waits(queue_key, waiters_key)
     if given > 0 or waits or not may_enter(access, inside) then
       return {now_us, 'busy', i, math.max(0, ends - now)}
     end

@@ -27,6 +27,6 @@ elseif state == 's' and ends > now then
   -- Those behind it may have waited for nobody else.
   local inside = {access = token, count = count_sharers(KEYS[2], KEYS[3])}
   -- None are there also where they were lost, though their record wasn't.
-  if inside.count > 0 or was_sharer then free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], inside) end
+  if inside.count > 0 or was_sharer then free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], inside, ends) end
 end
 return 1

@@ -17,6 +17,7 @@ look_at_clock()
 local state, last, ends, token, holder = read(redis.call('GET', KEYS[1]) or '')
 if state == 's' and sharer(KEYS[2], KEYS[3], ARGV[1]) then return 1 end
 if state ~= 'h' or token ~= ARGV[1] or ends <= now then return 0 end
+begin_to_write(KEYS[1])
 set_sharer(KEYS[2], KEYS[3], token, ends, 'h ' .. ARGV[2] .. ' ' .. holder)
 local fence = math.max(last, tonumber(ARGV[2]))
 free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], {access = 'shared', count = 1})

@@ -21,6 +21,7 @@ local info = state == 's' and sharer(KEYS[2], KEYS[3], ARGV[1])
 if not alone and string.sub(info or '', 1, 2) ~= 'h ' then return 0 end
 
 if ARGV[2] ~= '0' then
+  begin_to_write(KEYS[1])
   if alone then
     write(KEYS[1], 'k', last, tonumber(ARGV[2]), '-', holder)
   else
@@ -33,5 +34,5 @@ end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])
 local inside = alone and {count = 0} or {access = of, count = count_sharers(KEYS[2], KEYS[3])}
-free(KEYS[1], KEYS[2], KEYS[3], last, ARGV[3], inside)
+free(KEYS[1], KEYS[2], KEYS[3], last, ARGV[3], inside, ends)
 return 1

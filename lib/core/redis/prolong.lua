@@ -23,6 +23,7 @@ for i = 1, #KEYS / 3 do
   local state, last, ends, of, holder = read(type(record) == 'string' and record or '')
   local info = state == 's' and sharer(queue_key, waiters_key, token)
   if info and string.sub(info, 1, 2) == 'h ' then
+    begin_to_write(owner_key)
     set_sharer(queue_key, waiters_key, token, now + ttl, info)
     keep_sharers(owner_key, queue_key, waiters_key, last, of)
     results[i] = '1'

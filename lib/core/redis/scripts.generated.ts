@@ -4,7 +4,7 @@
 export const acquireAllScript = {
   name: 'acquire-all',
   numberOfKeys: null,
-  sha1: '06739f911740c7a8dc9e9b44efce93637b2773ae',
+  sha1: '2610bbb38fc1b2326053c6d651db1117b60c1d02',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -40,6 +40,9 @@ local function count_sharers(queue_key, waiters_key)
   for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
   if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
   return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
 end
 local function set_sharer(queue_key, waiters_key, token, ends, info)
   redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
@@ -96,7 +99,10 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
         string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
       local woken = false
       if alive_until and tonumber(alive_until) >= now then
-        if not may_enter(access, inside) then break end
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
         local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
@@ -114,6 +120,16 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
   end
   if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
+end
+local function somebody_waits(queue_key, waiters_key)
+  while true do
+    local head = redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 1)[1]
+    if not head then return false end
+    local alive_until = string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) ')
+    if alive_until and tonumber(alive_until) >= now then return true end
+    redis.call('ZREM', queue_key, head)
+    redis.call('HDEL', waiters_key, head)
+  end
 end
 local ttl, access, given = tonumber(ARGV[1]), ARGV[4], tonumber(ARGV[5])
 look_at_clock()
@@ -135,7 +151,7 @@ for i = 1, #KEYS / 3 do
     if limits and not free and of ~= access then return {now_us, 'conflict', i, of} end
     local inside = {access = free and '?' or state == 's' and of or 'exclusive', count = count_sharers(queue_key, waiters_key)}
     if not free then inside.count = math.max(1, inside.count) end
-    local waits = redis.call('ZCOUNT', queue_key, PLACES, '+inf') > 0
+    local waits = somebody_waits(queue_key, waiters_key)
     if given > 0 or waits or not may_enter(access, inside) then
       return {now_us, 'busy', i, math.max(0, ends - now)}
     end
@@ -161,7 +177,7 @@ return {now_us, 'granted', string.format('%.0f', fence)}
 export const acquireScript = {
   name: 'acquire',
   numberOfKeys: 3,
-  sha1: '20fe3e175e8fbf9a4151352303b8ae50e9256a46',
+  sha1: 'f73cf92689809abd07dd07592a9c5902dbdd19d0',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -208,6 +224,9 @@ local function count_sharers(queue_key, waiters_key)
   if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
   return redis.call('ZCOUNT', queue_key, 0, PLACES)
 end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
 local function set_sharer(queue_key, waiters_key, token, ends, info)
   redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
   redis.call('HSET', waiters_key, token, info)
@@ -263,7 +282,10 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
         string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
       local woken = false
       if alive_until and tonumber(alive_until) >= now then
-        if not may_enter(access, inside) then break end
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
         local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
@@ -385,7 +407,7 @@ return {token, mark, since, other}
 export const cancelScript = {
   name: 'cancel',
   numberOfKeys: 3,
-  sha1: '1c59c1c6cf88ce0923376f123f26978d3e81f466',
+  sha1: '5ed81f971b2ffdb031df2444e2b25c9be2c2e65b',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -421,6 +443,9 @@ local function count_sharers(queue_key, waiters_key)
   for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
   if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
   return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
 end
 local function set_sharer(queue_key, waiters_key, token, ends, info)
   redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
@@ -477,7 +502,10 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
         string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
       local woken = false
       if alive_until and tonumber(alive_until) >= now then
-        if not may_enter(access, inside) then break end
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
         local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
@@ -496,12 +524,13 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
   if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
-local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
+local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
   hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
   if inside.count == 0 then
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
-    keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
   end
 end
 look_at_clock()
@@ -515,9 +544,105 @@ if token == ARGV[1] then
   free(KEYS[1], KEYS[2], KEYS[3], math.max(fence, tonumber(ARGV[2])), ARGV[3], {count = 0})
 elseif state == 's' and ends > now then
   local inside = {access = token, count = count_sharers(KEYS[2], KEYS[3])}
-  if inside.count > 0 or was_sharer then free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], inside) end
+  if inside.count > 0 or was_sharer then free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], inside, ends) end
 end
 return 1
+`,
+} as const;
+
+
+/** claim-run.lua */
+export const claimRunScript = {
+  name: 'claim-run',
+  numberOfKeys: 1,
+  sha1: '1f88b5233dac25b4a86709382f00835c14aebf5a',
+  source: `local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function load_runs(runs_key)
+  local runs = {}
+  local entries = redis.call('HGETALL', runs_key)
+  for i = 2, #entries, 2 do runs[#runs + 1] = cjson.decode(entries[i]) end
+  table.sort(runs, function(a, b)
+    if a.instant ~= b.instant then return a.instant > b.instant end
+    return a.attempt > b.attempt
+  end)
+  return runs
+end
+local function save(runs_key, run)
+  redis.call('HSET', runs_key, run.token, cjson.encode(run))
+end
+local function set_of(tokens)
+  local set = {}
+  for _, token in ipairs(tokens) do set[token] = true end
+  return set
+end
+local function bury(runs_key, runs, dead_tokens)
+  local dead = set_of(dead_tokens)
+  for _, run in ipairs(runs) do
+    if run.state == 'running' and dead[run.token] then
+      run.state = 'crashed'
+      save(runs_key, run)
+    end
+  end
+end
+look_at_clock()
+local request = cjson.decode(ARGV[1])
+local mine = request.run
+local runs = load_runs(KEYS[1])
+bury(KEYS[1], runs, request.dead)
+local same, nearest, last
+local running = {}
+for _, run in ipairs(runs) do
+  local distance = math.abs(run.instant - request.instant)
+  if distance * 2 < request.per and (not same or distance < nearest) then same, nearest = run, distance end
+  if run.state ~= 'skipped' then last = last or run end
+  if run.state == 'running' then running[#running + 1] = run end
+end
+local function answer(kind, run)
+  local reply = {kind, run and cjson.encode(run) or ''}
+  for _, other in ipairs(running) do reply[#reply + 1] = cjson.encode(other) end
+  return reply
+end
+local function record(state, instant)
+  mine.state, mine.instant, mine.start = state, instant, now
+  save(KEYS[1], mine)
+  local ticks, before = 0, nil
+  for _, run in ipairs(load_runs(KEYS[1])) do
+    if run.instant ~= before then ticks, before = ticks + 1, run.instant end
+    if run.token ~= mine.token and run.state ~= 'running' and (ticks > request.keep or run.start + request.retain < now) then
+      redis.call('HDEL', KEYS[1], run.token)
+    end
+  end
+  redis.call('PEXPIRE', KEYS[1], request.retain)
+end
+if same then
+  if same.state == 'running' then return answer(same.token == mine.token and 'begun' or 'running', same) end
+  if same.state ~= 'crashed' or same.attempt >= request.attempts then return answer('decided', same) end
+  if last.instant > same.instant then return answer('decided', same) end
+elseif last and last.instant > request.instant then
+  return answer('late', last)
+end
+if request.overlap == 'skip' and #running > 0 then
+  local alive = set_of(request.alive)
+  for _, run in ipairs(running) do
+    if not alive[run.token] then return answer('unsure') end
+  end
+  if same then return answer('decided', same) end
+  mine.lock, mine.fence = nil, nil
+  mine.attempt, mine.behind = 1, running[1].tick
+  record('skipped', request.instant)
+  return answer('decided', mine)
+end
+if not mine.lock then return answer('open', same) end
+if now > tonumber(mine.fence) / 1000 + request.within then return answer('expired') end
+mine.attempt = same and same.attempt + 1 or 1
+mine.tick = same and same.tick or mine.tick
+record('running', same and same.instant or request.instant)
+return answer('begun', mine)
 `,
 } as const;
 
@@ -526,7 +651,7 @@ return 1
 export const downgradeScript = {
   name: 'downgrade',
   numberOfKeys: 3,
-  sha1: 'c643ea93b58c4b7580f45ec6d96dd2510fdcf8f9',
+  sha1: 'd1ef22e07eb4b335f24479853fef80254450bd6d',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -562,6 +687,9 @@ local function count_sharers(queue_key, waiters_key)
   for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
   if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
   return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
 end
 local function set_sharer(queue_key, waiters_key, token, ends, info)
   redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
@@ -618,7 +746,10 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
         string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
       local woken = false
       if alive_until and tonumber(alive_until) >= now then
-        if not may_enter(access, inside) then break end
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
         local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
@@ -637,18 +768,20 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
   if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
-local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
+local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
   hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
   if inside.count == 0 then
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
-    keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
   end
 end
 look_at_clock()
 local state, last, ends, token, holder = read(redis.call('GET', KEYS[1]) or '')
 if state == 's' and sharer(KEYS[2], KEYS[3], ARGV[1]) then return 1 end
 if state ~= 'h' or token ~= ARGV[1] or ends <= now then return 0 end
+begin_to_write(KEYS[1])
 set_sharer(KEYS[2], KEYS[3], token, ends, 'h ' .. ARGV[2] .. ' ' .. holder)
 local fence = math.max(last, tonumber(ARGV[2]))
 free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], {access = 'shared', count = 1})
@@ -712,11 +845,36 @@ return {now_us, table.concat(results)}
 } as const;
 
 
+/** finish-run.lua */
+export const finishRunScript = {
+  name: 'finish-run',
+  numberOfKeys: 1,
+  sha1: '42263e1b52580190d97994048f88e7a3b8b81ded',
+  source: `local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+look_at_clock()
+local request = cjson.decode(ARGV[1])
+local record = redis.call('HGET', KEYS[1], request.token)
+if not record then return 0 end
+local run = cjson.decode(record)
+run.state, run.result, run.omitted, run.error = request.state, request.result, request.omitted, request.error
+run.duration = math.max(0, now - run.start)
+redis.call('PEXPIRE', KEYS[1], request.retain)
+redis.call('HSET', KEYS[1], request.token, cjson.encode(run))
+return 1
+`,
+} as const;
+
+
 /** force-release.lua */
 export const forceReleaseScript = {
   name: 'force-release',
   numberOfKeys: 3,
-  sha1: '3a71431872def56c02cbe09955f2ad285184f273',
+  sha1: 'a588d95cd0ede6fa4e928bbf4cf26b8c080d4559',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -752,6 +910,9 @@ local function count_sharers(queue_key, waiters_key)
   for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
   if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
   return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
 end
 local function set_sharer(queue_key, waiters_key, token, ends, info)
   redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
@@ -808,7 +969,10 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
         string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
       local woken = false
       if alive_until and tonumber(alive_until) >= now then
-        if not may_enter(access, inside) then break end
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
         local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
@@ -827,12 +991,13 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
   if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
-local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
+local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
   hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
   if inside.count == 0 then
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
-    keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
   end
 end
 look_at_clock()
@@ -878,7 +1043,7 @@ return {now_us, record, taken}
 export const leaveScript = {
   name: 'leave',
   numberOfKeys: 3,
-  sha1: '111ced91b1e11442b22305cad8973fc6c5c41cec',
+  sha1: '7c3b9c353deee819094be0738d1c44a177c018a1',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -914,6 +1079,9 @@ local function count_sharers(queue_key, waiters_key)
   for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
   if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
   return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
 end
 local function set_sharer(queue_key, waiters_key, token, ends, info)
   redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
@@ -970,7 +1138,10 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
         string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
       local woken = false
       if alive_until and tonumber(alive_until) >= now then
-        if not may_enter(access, inside) then break end
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
         local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
@@ -989,12 +1160,13 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
   if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
-local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
+local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
   hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
   if inside.count == 0 then
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
-    keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
   end
 end
 look_at_clock()
@@ -1003,6 +1175,7 @@ local alone = state == 'h' and of == ARGV[1] and ends > now
 local info = state == 's' and sharer(KEYS[2], KEYS[3], ARGV[1])
 if not alone and string.sub(info or '', 1, 2) ~= 'h ' then return 0 end
 if ARGV[2] ~= '0' then
+  begin_to_write(KEYS[1])
   if alone then
     write(KEYS[1], 'k', last, tonumber(ARGV[2]), '-', holder)
   else
@@ -1015,8 +1188,49 @@ end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])
 local inside = alone and {count = 0} or {access = of, count = count_sharers(KEYS[2], KEYS[3])}
-free(KEYS[1], KEYS[2], KEYS[3], last, ARGV[3], inside)
+free(KEYS[1], KEYS[2], KEYS[3], last, ARGV[3], inside, ends)
 return 1
+`,
+} as const;
+
+
+/** list-runs.lua */
+export const listRunsScript = {
+  name: 'list-runs',
+  numberOfKeys: 1,
+  sha1: 'dbbc956997bbb0697505b2a6435053719e8c1f53',
+  source: `local function load_runs(runs_key)
+  local runs = {}
+  local entries = redis.call('HGETALL', runs_key)
+  for i = 2, #entries, 2 do runs[#runs + 1] = cjson.decode(entries[i]) end
+  table.sort(runs, function(a, b)
+    if a.instant ~= b.instant then return a.instant > b.instant end
+    return a.attempt > b.attempt
+  end)
+  return runs
+end
+local function save(runs_key, run)
+  redis.call('HSET', runs_key, run.token, cjson.encode(run))
+end
+local function set_of(tokens)
+  local set = {}
+  for _, token in ipairs(tokens) do set[token] = true end
+  return set
+end
+local function bury(runs_key, runs, dead_tokens)
+  local dead = set_of(dead_tokens)
+  for _, run in ipairs(runs) do
+    if run.state == 'running' and dead[run.token] then
+      run.state = 'crashed'
+      save(runs_key, run)
+    end
+  end
+end
+local runs = load_runs(KEYS[1])
+bury(KEYS[1], runs, cjson.decode(ARGV[1]))
+local reply = {}
+for i, run in ipairs(runs) do reply[i] = cjson.encode(run) end
+return reply
 `,
 } as const;
 
@@ -1070,7 +1284,7 @@ return since
 export const prolongScript = {
   name: 'prolong',
   numberOfKeys: null,
-  sha1: '67f61b257cd2cb39ef6425ad33a46baf9d720c91',
+  sha1: 'ec14cb01c135c4cf04a4ff2e50205065a1011b5b',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1107,6 +1321,9 @@ local function count_sharers(queue_key, waiters_key)
   if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
   return redis.call('ZCOUNT', queue_key, 0, PLACES)
 end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
 local function set_sharer(queue_key, waiters_key, token, ends, info)
   redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
   redis.call('HSET', waiters_key, token, info)
@@ -1135,6 +1352,7 @@ for i = 1, #KEYS / 3 do
   local state, last, ends, of, holder = read(type(record) == 'string' and record or '')
   local info = state == 's' and sharer(queue_key, waiters_key, token)
   if info and string.sub(info, 1, 2) == 'h ' then
+    begin_to_write(owner_key)
     set_sharer(queue_key, waiters_key, token, now + ttl, info)
     keep_sharers(owner_key, queue_key, waiters_key, last, of)
     results[i] = '1'
@@ -1192,7 +1410,7 @@ return {now_us, redis.call('GET', KEYS[1]) or '', sharers, waiters}
 export const releaseScript = {
   name: 'release',
   numberOfKeys: 3,
-  sha1: '3fea6772935d73e58b80ea672b5bb26ad2aea4da',
+  sha1: 'c4f24eefb7976cec2eaf36f721b9740d9f480f87',
   source: `local token = ARGV[1]
 local record = redis.call('GET', KEYS[1])
 if not record or string.sub(record, 1, 2) ~= 'h ' or string.sub(record, 34, 34 + #token) ~= token .. ' ' then
@@ -1238,6 +1456,9 @@ local function count_sharers(queue_key, waiters_key)
   if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
   return redis.call('ZCOUNT', queue_key, 0, PLACES)
 end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
 local function set_sharer(queue_key, waiters_key, token, ends, info)
   redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
   redis.call('HSET', waiters_key, token, info)
@@ -1293,7 +1514,10 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
         string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
       local woken = false
       if alive_until and tonumber(alive_until) >= now then
-        if not may_enter(access, inside) then break end
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
         local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
@@ -1312,12 +1536,13 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
   if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
-local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
+local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
   hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
   if inside.count == 0 then
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
-    keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
   end
 end
 if ARGV[3] == '0' then
@@ -1336,7 +1561,7 @@ return 1
 export const shareScript = {
   name: 'share',
   numberOfKeys: 3,
-  sha1: 'fe7a8f499a9e0906ed39a823cae4b972968c5953',
+  sha1: '88595adaef2a4dca5ce69783d42ccd3e75971c15',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1373,6 +1598,9 @@ local function count_sharers(queue_key, waiters_key)
   if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
   return redis.call('ZCOUNT', queue_key, 0, PLACES)
 end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
 local function set_sharer(queue_key, waiters_key, token, ends, info)
   redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
   redis.call('HSET', waiters_key, token, info)
@@ -1428,7 +1656,10 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
         string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
       local woken = false
       if alive_until and tonumber(alive_until) >= now then
-        if not may_enter(access, inside) then break end
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
         local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end

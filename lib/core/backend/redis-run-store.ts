@@ -1,0 +1,64 @@
+import type { LockName } from '../lock-name.js';
+import type { Connection } from '../redis/connection.js';
+import { Script } from '../redis/script.js';
+import { claimRunScript, finishRunScript, listRunsScript } from '../redis/scripts.generated.js';
+import type {
+  ClaimOutcome,
+  ClaimReply,
+  ClaimRequest,
+  FinishOutcome,
+  FinishRequest,
+  ListOutcome,
+  RunStore,
+  StoredRun,
+} from './run-store.js';
+
+type RunsKey = readonly [runs: string];
+
+const CLAIM = new Script<
+  RunsKey,
+  readonly [request: string],
+  [kind: ClaimReply['kind'], run: string, ...running: string[]]
+>(claimRunScript);
+const FINISH = new Script<RunsKey, readonly [request: string], 0 | 1>(finishRunScript);
+const LIST = new Script<RunsKey, readonly [dead: string], string[]>(listRunsScript);
+
+/** Runs on one Redis, over the connection of its `RedisBackend`: one hash for each job. */
+export class RedisRunStore implements RunStore {
+  constructor(
+    private readonly connection: Connection,
+    private readonly keyPrefix: string,
+  ) {}
+
+  async claim(name: LockName, request: ClaimRequest): Promise<ClaimOutcome> {
+    const outcome = await this.connection.run(CLAIM, this.#keyOf(name), [JSON.stringify(request)]);
+    if (outcome.kind === 'unavailable') return outcome;
+    const [kind, run, ...running] = outcome.reply;
+    // Which kinds come with a run, the script says.
+    return {
+      kind,
+      run: run === '' ? undefined : parsed(run),
+      running: running.map(parsed),
+    } as ClaimReply;
+  }
+
+  async finish(name: LockName, request: FinishRequest): Promise<FinishOutcome> {
+    const outcome = await this.connection.run(FINISH, this.#keyOf(name), [JSON.stringify(request)]);
+    if (outcome.kind === 'unavailable') return outcome;
+    return { kind: outcome.reply === 1 ? 'finished' : 'gone' };
+  }
+
+  async list(name: LockName, dead: readonly string[]): Promise<ListOutcome> {
+    const outcome = await this.connection.run(LIST, this.#keyOf(name), [JSON.stringify(dead)]);
+    if (outcome.kind === 'unavailable') return outcome;
+    return { kind: 'listed', runs: outcome.reply.map(parsed) };
+  }
+
+  #keyOf(name: LockName): RunsKey {
+    return [this.keyPrefix + name.runs];
+  }
+}
+
+function parsed(json: string): StoredRun {
+  return JSON.parse(json) as StoredRun;
+}

@@ -1,0 +1,34 @@
+-- The runs of a job: a hash from token to what is known of the run, as JSON (`StoredRun` in run-store.ts).
+
+-- All of them, newest first: by tick, and of one tick the last attempt first.
+local function load_runs(runs_key)
+  local runs = {}
+  local entries = redis.call('HGETALL', runs_key)
+  for i = 2, #entries, 2 do runs[#runs + 1] = cjson.decode(entries[i]) end
+  table.sort(runs, function(a, b)
+    if a.instant ~= b.instant then return a.instant > b.instant end
+    return a.attempt > b.attempt
+  end)
+  return runs
+end
+
+local function save(runs_key, run)
+  redis.call('HSET', runs_key, run.token, cjson.encode(run))
+end
+
+local function set_of(tokens)
+  local set = {}
+  for _, token in ipairs(tokens) do set[token] = true end
+  return set
+end
+
+-- Their locks were found to be held no more. What has been recorded meanwhile, stays.
+local function bury(runs_key, runs, dead_tokens)
+  local dead = set_of(dead_tokens)
+  for _, run in ipairs(runs) do
+    if run.state == 'running' and dead[run.token] then
+      run.state = 'crashed'
+      save(runs_key, run)
+    end
+  end
+end

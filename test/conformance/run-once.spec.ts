@@ -1,0 +1,172 @@
+/**
+ * The suite of runs over a real redis-server and over this process's memory; and what only a server can do: be away.
+ */
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { Redis } from 'ioredis';
+import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
+import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
+import { systemClock } from '../../lib/core/clock.js';
+import { LockEmitter } from '../../lib/core/events.js';
+import { Locker } from '../../lib/core/locker.js';
+import type { LockerOptions } from '../../lib/core/options.js';
+import { eventually } from '../support/eventually.js';
+import { RedisServer } from '../support/redis-server.js';
+import { TcpProxy } from '../support/tcp-proxy.js';
+import { describeRunOnce, type RunStoreUnderTest } from './run-once.suite.js';
+
+let server: RedisServer;
+
+beforeAll(async () => {
+  server = await RedisServer.start();
+});
+
+afterAll(async () => {
+  await server.stop();
+});
+
+describeRunOnce('Redis', async (): Promise<RunStoreUnderTest> => {
+  const client = new Redis(server.url);
+  return {
+    open: (options, wallClock) => new Locker({ connection: server.url, ...options }, { wallClock }),
+    openBackend: () =>
+      new RedisBackend(
+        {
+          connection: server.url,
+          commandTimeout: 1_000,
+          prefix: 'lock',
+          wakeUp: 'publish',
+          application: undefined,
+        },
+        systemClock,
+        new LockEmitter(),
+      ),
+    kept: (name) => client.pttl(name.runs),
+    close: async () => {
+      client.disconnect();
+    },
+  };
+});
+
+describeRunOnce('memory', async (): Promise<RunStoreUnderTest> => {
+  const store = new MemoryStore();
+  return {
+    open: (options, wallClock) =>
+      new Locker(
+        { connection: 'memory', ...options },
+        { backend: new MemoryBackend({ application: options.application }, store), wallClock },
+      ),
+    openBackend: () => new MemoryBackend({ application: undefined }, store),
+    kept: async (name) => (store.runs.get(name.owner)?.until ?? 0) - Date.now(),
+    close: async () => {},
+  };
+});
+
+describe('runOnce, where Redis is away,', () => {
+  const closables: { close(): Promise<void> }[] = [];
+
+  function open(options: Partial<LockerOptions> = {}): Locker {
+    const locker = new Locker({ connection: server.url, drainTimeout: 1, ...options });
+    closables.push(locker);
+    return locker;
+  }
+
+  afterEach(async () => {
+    await Promise.all(closables.splice(0).map((each) => each.close()));
+  });
+
+  it('runs nothing, and says so', async () => {
+    const nobody = open({ connection: 'redis://127.0.0.1:1', commandTimeout: 200 });
+    let ran = false;
+    const work = () => {
+      ran = true;
+    };
+    await expect(nobody.runOnce('away', { per: '1m' }, work)).rejects.toMatchObject({
+      name: 'LockUnavailableError',
+      key: 'away',
+    });
+    await expect(nobody.runs('away')).rejects.toMatchObject({ code: 'LOCK_UNAVAILABLE' });
+    expect(ran).toBe(false);
+  });
+
+  it.each([
+    ['look', 0, 'hold'],
+    ['lock', 1, 'hold'],
+    ['claim', 2, 'hold'],
+    ['look', 0, 'cut-after-reply'],
+    ['lock', 1, 'cut-after-reply'],
+    ['claim', 2, 'cut-after-reply'],
+  ] as const)(
+    'runs nothing where it goes away on the way to the work: %s, %i, %s',
+    async (command, before, verdict) => {
+      const proxy = await TcpProxy.start(server.port);
+      closables.push(proxy);
+      const locker = open({ connection: proxy.url, commandTimeout: 200 });
+      // From here on the scripts and the server's clock are known.
+      await locker.runOnce('warm', { per: '1m' }, () => undefined);
+      let scripts = 0;
+      proxy.onRequest = (bytes) => {
+        if (!bytes.includes('evalsha')) return 'pass';
+        scripts += 1;
+        return scripts === before + 1 ? verdict : 'pass';
+      };
+      let ran = false;
+      const call = locker.runOnce(`${command} ${verdict}`, { per: '1m' }, () => {
+        ran = true;
+      });
+      await expect(call).rejects.toMatchObject({ name: 'LockUnavailableError' });
+      expect(scripts).toBeGreaterThan(before);
+      expect(ran).toBe(false);
+    },
+  );
+
+  it('records the end of a run when it is back, while the lock lasts; others wait until then', async () => {
+    const proxy = await TcpProxy.start(server.port);
+    closables.push(proxy);
+    const runner = open({ connection: proxy.url, commandTimeout: 200 });
+    const other = open();
+    const options = { per: '1m', ttl: '5s', retryCrashed: true } as const;
+    const outcome = runner.runOnce('back', options, async () => {
+      proxy.refuse();
+      proxy.cutAll();
+      return 'result';
+    });
+    await eventually(async () => (await other.runs('back'))[0]?.state === 'running');
+    const waiting = other.runOnce('back', options, () => 'again');
+    setTimeout(() => proxy.accept(), 600);
+    expect(await outcome).toMatchObject({ kind: 'ran', result: 'result' });
+    expect(await waiting).toMatchObject({ kind: 'skipped', reason: 'done' });
+    expect(await other.runs('back')).toMatchObject([{ state: 'done', result: 'result' }]);
+  });
+
+  it('gives the result of a run whose end could not be recorded, within a ttl', async () => {
+    const proxy = await TcpProxy.start(server.port);
+    closables.push(proxy);
+    const runner = open({ connection: proxy.url, commandTimeout: 100 });
+    const other = open();
+    const options = { per: '1m', ttl: 400 } as const;
+    const started = performance.now();
+    const outcome = await runner.runOnce('gone', options, async () => {
+      proxy.hold();
+      return 'result';
+    });
+    expect(outcome).toMatchObject({ kind: 'ran', result: 'result' });
+    expect(performance.now() - started).toBeLessThan(3_000);
+    await eventually(async () => (await other.runs('gone'))[0]?.state === 'crashed');
+  });
+
+  it('records the end of a run also where the server has no memory left', async () => {
+    const locker = open();
+    const client = new Redis(server.url);
+    closables.push({ close: async () => client.disconnect() });
+    try {
+      await locker.runOnce('full', { per: '1m', at: new Date(0) }, async () => {
+        await client.config('SET', 'maxmemory', '1');
+      });
+      const next = locker.runOnce('full', { per: '1m', at: new Date(60_000) }, () => 1);
+      await expect(next).rejects.toMatchObject({ name: 'LockUnavailableError', reason: 'refused' });
+      expect(await locker.runs('full')).toMatchObject([{ tick: new Date(0), state: 'done' }]);
+    } finally {
+      await client.config('SET', 'maxmemory', '0');
+    }
+  });
+});
