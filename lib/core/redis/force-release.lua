@@ -52,5 +52,5 @@ elseif state == 's' then
 end
 -- Free, reserved, ended, or not ours: nobody holds it.
 if not inside then return {now_us, '', {}} end
-free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2], inside)
+free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2], inside, state == 's' and ends or nil)
 return {now_us, record, taken}

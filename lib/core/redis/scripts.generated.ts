@@ -874,7 +874,7 @@ return 1
 export const forceReleaseScript = {
   name: 'force-release',
   numberOfKeys: 3,
-  sha1: 'a588d95cd0ede6fa4e928bbf4cf26b8c080d4559',
+  sha1: '77b61139c278a1b37d0611efbb6554ab90beba97',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1033,7 +1033,7 @@ elseif state == 's' then
   if #taken > 0 then inside = {access = token, count = count_sharers(KEYS[2], KEYS[3])} end
 end
 if not inside then return {now_us, '', {}} end
-free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2], inside)
+free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2], inside, state == 's' and ends or nil)
 return {now_us, record, taken}
 `,
 } as const;
