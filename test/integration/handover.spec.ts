@@ -396,9 +396,11 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
     it('is cut and comes back before the release: it is woken over the new one', async () => {
       const turn = await open('holder').acquire(key);
       const first = await queueUp(open('first'));
-      expect(await cutSubscribers()).toBe(1);
+      // The holders' as well.
+      const count = await cutSubscribers();
+      expect(count).toBeGreaterThan(1);
       expect(await subscribers()).toEqual([]);
-      await eventually(async () => (await subscribers()).length === 1);
+      await eventually(async () => (await subscribers()).length === count);
       const freedAt = monotonic();
       await turn.release();
       await expectServedInOrder([first], freedAt, AT_ONCE);
@@ -413,7 +415,7 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
       const freedAt = monotonic();
       await turn.release();
       await message;
-      expect(await cutSubscribers()).toBe(2);
+      expect(await cutSubscribers()).toBeGreaterThan(2);
       letPass(proxy);
       await expectServedInOrder([first, second], freedAt, CLAIM_WINDOW);
     });
@@ -450,10 +452,10 @@ describe.each(WAYS)('A hand-over, $title,', ({ options: way }) => {
         const turn = await open('holder').acquire(key);
         const first = await queueUp(open('first', proxy.url));
         const acknowledged = onReply(proxy, 'subscribe', 'hold');
-        expect(await cutSubscribers()).toBe(1);
+        const count = await cutSubscribers();
         await acknowledged;
         // The server counts it as a listener: it will publish, and reserve.
-        expect(await subscribers()).toHaveLength(1);
+        await eventually(async () => (await subscribers()).length === count);
         proxy.onReply = () => 'pass';
         const freedAt = monotonic();
         await turn.release();
