@@ -776,7 +776,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           await eventually(async () => (await locker.inspect(a)).pending.length === 1);
           const since = performance.now();
           // Noted by now, but nobody looks yet.
-          await eventually(() => performance.now() - since > 700);
+          await eventually(() => performance.now() - since > 1_200);
           return locker.using(b, { waitTimeout: 8_000 }, async () => 'has b');
         });
         expect(await inner).toMatchObject({ code: 'LOCK_TIMEOUT' });
