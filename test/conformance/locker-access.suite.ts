@@ -765,7 +765,10 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
 
       it('of which one has given up, are in no circle any more', async () => {
         const [a, b] = [newKey(), newKey()];
+        let holdsA!: () => void;
+        const aIsHeld = new Promise<void>((resolve) => (holdsA = resolve));
         const inner = other.using(b, { ttl: 3_000 }, async () => {
+          await aIsHeld;
           const error = await rejection(other.acquire(a, { waitTimeout: 1_500 }));
           // It goes on for a while, and gives back what it holds.
           const since = performance.now();
@@ -773,6 +776,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
           return error;
         });
         const outer = locker.using(a, async () => {
+          holdsA();
           await eventually(async () => (await locker.inspect(a)).pending.length === 1);
           const since = performance.now();
           // Noted by now, but nobody looks yet.
