@@ -3,9 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { Cluster } from 'ioredis';
 
-import type { LockState } from '../core/backend/lock-backend.js';
+import type { HolderState, LockState } from '../core/backend/lock-backend.js';
 import type { LockUnavailableError } from '../core/errors.js';
-import { Locker } from '../core/locker.js';
+import { type ForceReleased, Locker } from '../core/locker.js';
 import type { LockConnection } from '../core/options.js';
 import { type Command, type CommandLine, EXIT, type ExitCode, UsageError } from './command-line.js';
 import { details, holderLine, listing } from './lock-view.js';
@@ -80,6 +80,22 @@ export class LockConsole {
     return states.length > 0 ? EXIT.done : EXIT.nothing;
   }
 
+  /** Those who were shown, by their fencing tokens: one that has come since isn't meant. */
+  async #forceRelease(
+    { key, held }: LockState,
+    reason: string | undefined,
+  ): Promise<ForceReleased> {
+    const taken: HolderState[] = [];
+    // Where nobody holds it, of nobody: the reason is checked there all the same.
+    const tokens = held.length > 0 ? held.map((holder) => holder.fencingToken) : [1];
+    for (const fencingToken of tokens) {
+      const options = { fencingToken, ...(reason !== undefined && { reason }) };
+      const outcome = await this.#locker.forceRelease(key, options);
+      if (outcome.kind === 'released') taken.push(...outcome.held);
+    }
+    return taken.length > 0 ? { kind: 'released', held: taken } : { kind: 'not-held' };
+  }
+
   async #inspect({ key }: Command & { kind: 'inspect' }): Promise<ExitCode> {
     const state = await this.#locker.inspect(key);
     if (this.#line.json) this.#printJson(state);
@@ -88,17 +104,15 @@ export class LockConsole {
   }
 
   async #release({ key, reason, confirmed }: Command & { kind: 'release' }): Promise<ExitCode> {
-    if (!confirmed) {
-      const state = await this.#locker.inspect(key);
-      if (state.held.length > 0) {
-        this.#say(...details(state, Date.now()));
-        if (!(await this.#agrees('Release it by force? [y/N] '))) {
-          this.#say('Nothing was released.');
-          return EXIT.nothing;
-        }
+    const state = await this.#locker.inspect(key);
+    if (!confirmed && state.held.length > 0) {
+      this.#say(...details(state, Date.now()));
+      if (!(await this.#agrees('Release it by force? [y/N] '))) {
+        this.#say('Nothing was released.');
+        return EXIT.nothing;
       }
     }
-    const outcome = await this.#locker.forceRelease(key, reason === undefined ? {} : { reason });
+    const outcome = await this.#forceRelease(state, reason);
     if (this.#line.json) this.#printJson(outcome);
     if (outcome.kind === 'not-held') {
       if (!this.#line.json) this.#say(`Nobody holds ${quoted(key)}.`);

@@ -407,16 +407,22 @@ export class Locker {
    *
    * The holder's process is told at once: its `signal` aborts, with a LockLostError of reason `forced`. Until it hears of
    * it, and for as long as its work ignores the signal, it works beside the next holder: only a resource that checks the
-   * fencing token is safe from that. A process that can't be told learns it at its next renewal.
+   * fencing token is safe from that. A process that can't be told learns it at its next renewal, or, with
+   * `renew: false`, at its deadline.
    *
-   * @throws LockUnavailableError: it may or may not have been done. LockKeyError, LockConfigError.
+   * @throws LockUnavailableError: it may or may not have been done; name the holder by its `fencingToken`, and it can be tried
+   * again without hitting the next. LockKeyError, LockConfigError.
    *
    * @example
    * await locks.forceRelease('import', { reason: 'stuck since Tuesday, OPS-17' });
    */
   async forceRelease(key: string, options: ForceReleaseOptions = {}): Promise<ForceReleased> {
-    const { prefix, reason } = resolveForceReleaseOptions(options, this.#options.defaults);
-    const outcome = await this.#backend.forceRelease({ name: LockName.of(prefix, key), reason });
+    const given = resolveForceReleaseOptions(options, this.#options.defaults);
+    const { prefix, reason, fencingToken } = given;
+    const name = LockName.of(prefix, key);
+    const notAfter = this.#clock.now() + this.#options.commandTimeout;
+    const outcome = await this.#backend.forceRelease({ name, reason, fencingToken, notAfter });
+    if (outcome.kind === 'late') throw new LockUnavailableError(key, 'no-answer');
     if (outcome.kind === 'unavailable') throw unavailableError(key, outcome);
     const { held, by } = outcome;
     if (held.length === 0) return { kind: 'not-held' };

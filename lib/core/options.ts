@@ -133,6 +133,12 @@ export interface ForceReleaseOptions extends Pick<LockOptions, 'prefix'> {
    * @default none
    */
   reason?: string;
+  /**
+   * The fencing token of the holder that's meant, as `inspect` shows it: whoever else holds the key keeps it, also one that
+   * came since. Safe to try again, and of several holders it takes one.
+   * @default none: all who hold the key at that moment
+   */
+  fencingToken?: number;
 }
 
 /** {@link LockOptions} with every default filled in and every duration in ms. */
@@ -298,15 +304,21 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
 export function resolveForceReleaseOptions(
   options: ForceReleaseOptions,
   defaults: ResolvedLockOptions,
-): { readonly prefix: string; readonly reason: string | undefined } {
+): {
+  readonly prefix: string;
+  readonly reason: string | undefined;
+  readonly fencingToken: number | undefined;
+} {
   const checks = {
     prefix: LOCK_OPTION_CHECKS.prefix,
     reason: (option: string, value: unknown) => text(option, value, 200),
+    fencingToken,
   };
-  const { prefix: given, reason } = checked(options, checks, 'options of forceRelease');
+  const given = checked(options, checks, 'options of forceRelease');
   return {
-    prefix: (given as string | undefined) ?? defaults.prefix,
-    reason: reason as string | undefined,
+    prefix: (given['prefix'] as string | undefined) ?? defaults.prefix,
+    reason: given['reason'] as string | undefined,
+    fencingToken: given['fencingToken'] as number | undefined,
   };
 }
 
@@ -394,6 +406,13 @@ function abortSignal(option: string, value: unknown): AbortSignal {
     throw invalid(option, value, 'an AbortSignal', 'Pass `controller.signal`, not the controller.');
   }
   return signal as AbortSignal;
+}
+
+function fencingToken(option: string, value: unknown): number {
+  if (!Number.isSafeInteger(value) || (value as number) < 1) {
+    throw invalid(option, value, 'a fencing token, as a lock or `inspect` shows it');
+  }
+  return value as number;
 }
 
 function limit(option: string, value: unknown): number {

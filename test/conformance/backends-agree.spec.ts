@@ -78,7 +78,11 @@ class Subject {
     }
     if (!('who' in step)) {
       const backend = this.backends[1] as LockBackend;
-      const outcome = await backend.forceRelease({ name, reason: undefined });
+      const outcome = await backend.forceRelease({
+        name,
+        reason: undefined,
+        notAfter: performance.now() + 5_000,
+      });
       if (outcome.kind !== 'forced') return outcome;
       if (outcome.held.length > 0) this.#fences.clear();
       return outcome.held.map(({ kept }) => ({ kept }));

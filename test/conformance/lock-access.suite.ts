@@ -381,6 +381,33 @@ export function describeAccess(parties: () => Parties): void {
       expect((await b.ask(name, waiter)).kind).toBe('granted');
     });
 
+    it('is released by force from the holder that is meant, and from nobody who came since, nor too late', async () => {
+      const { a, b, newName } = parties();
+      const name = newName();
+      const notAfter = performance.now() + 10_000;
+      const force = async (fencingToken: number, by = notAfter) => {
+        const request = { name, reason: undefined, fencingToken, notAfter: by };
+        const outcome = await b.backend.forceRelease(request);
+        return outcome.kind === 'forced' ? outcome.held.length : outcome.kind;
+      };
+      const limit = { access: 'limit:3' } as const;
+      const [one, two] = [await a.take(name, limit), await b.take(name, limit)];
+      expect(await force(two.fencingToken + 1)).toBe(0);
+      expect(await force(one.fencingToken)).toBe(1);
+      expect(await force(one.fencingToken)).toBe(0);
+      expect(await a.backend.extend([one])).toEqual([{ kind: 'taken' }]);
+      expect(await b.backend.extend([two])).toMatchObject([{ kind: 'extended' }]);
+      await b.release(two);
+      // One alone may have passed its lease on, under the next tokens of its range.
+      const alone = await a.take(name);
+      expect(await force(alone.fencingToken, performance.now() - 1_000)).toBe('late');
+      expect(await force(one.fencingToken)).toBe(0);
+      expect(await force(alone.fencingToken + 5)).toBe(1);
+      const next = await b.take(name);
+      expect(await force(alone.fencingToken)).toBe(0);
+      expect(await b.backend.extend([next])).toMatchObject([{ kind: 'extended' }]);
+    });
+
     it('shows who holds a key alone, and what this holder was noted to wait for', async () => {
       const { a, b, newName } = parties();
       const [name, other, unknown] = [newName(), newName(), newName()];

@@ -137,7 +137,11 @@ export class Party {
 
   /** From how many holders a key was taken by force. */
   async force(name: LockName, reason?: string): Promise<number> {
-    const outcome = await this.backend.forceRelease({ name, reason });
+    const outcome = await this.backend.forceRelease({
+      name,
+      reason,
+      notAfter: performance.now() + 5_000,
+    });
     if (outcome.kind !== 'forced') throw new Error(`Not done: ${JSON.stringify(outcome)}`);
     return outcome.held.length;
   }
@@ -892,7 +896,11 @@ export function describeLockBackend(
         const name = newName();
         const held = await a.take(name, { label: 'import' });
         const { held: holders } = await c.state(name);
-        const outcome = await b.backend.forceRelease({ name, reason: 'it\'s "stuck"\n' });
+        const outcome = await b.backend.forceRelease({
+          name,
+          reason: 'it\'s "stuck"\n',
+          notAfter: performance.now() + 5_000,
+        });
         expect(outcome).toEqual({
           kind: 'forced',
           held: [{ ...holders[0], remaining: expect.any(Number) }],

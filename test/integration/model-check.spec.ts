@@ -290,6 +290,7 @@ class Subject {
       const forced = await (this.backends[0] as RedisBackend).forceRelease({
         name,
         reason: undefined,
+        notAfter: performance.now() + 5_000,
       });
       return forced.kind === 'forced' ? `from ${forced.held.length}` : forced.kind;
     }

@@ -236,11 +236,17 @@ export type CancelOutcome = { readonly kind: 'cancelled' } | Unavailable;
 export interface ForceRequest {
   readonly name: LockName;
   readonly reason: string | undefined;
+  /** One of the holder that's meant; left out: all who hold the key. */
+  readonly fencingToken?: number | undefined;
+  /** Monotonic local time after which the command must do nothing any more: it would hit a holder that came since. */
+  readonly notAfter: number;
 }
 
 export type ForceOutcome =
   /** `held`: from whom it was taken; none where nobody held it. `by`: what they were told. */
   | { readonly kind: 'forced'; readonly held: readonly HolderState[]; readonly by: ForcedBy }
+  /** The command arrived after `notAfter` and did nothing. */
+  | { readonly kind: 'late' }
   | Unavailable;
 
 export type QueryOutcome = { readonly kind: 'found'; readonly state: LockState } | Unavailable;

@@ -256,12 +256,15 @@ export class MemoryBackend implements LockBackend {
     return { kind: 'cancelled' };
   }
 
-  async forceRelease({ name, reason }: ForceRequest): Promise<ForceOutcome> {
+  async forceRelease(request: ForceRequest): Promise<ForceOutcome> {
+    const { name, reason, fencingToken: meant, notAfter } = request;
+    if (this.#clock.now() > notAfter) return { kind: 'late' };
     const entry = this.#store.entryOf(name);
     const application = this.#application;
     const by = { host: hostname(), pid: process.pid, application, reason };
     const taken = [entry.owner, ...entry.sharers.values()].filter(
-      (one): one is MemoryHolder => one !== undefined && one.kind !== 'reserved',
+      (one): one is MemoryHolder =>
+        one !== undefined && one.kind !== 'reserved' && isMeant(one, meant),
     );
     for (const { kind, token, access, fencingToken, wakeUp } of taken) {
       this.#leave(entry, token);
@@ -407,6 +410,13 @@ export class MemoryBackend implements LockBackend {
     if (reserved) lookWithin(entry, CLAIM_WINDOW);
     return entered !== undefined;
   }
+}
+
+/** Whether a fencing token, where one is given, is of this holder's lease, which one alone may have passed on. */
+function isMeant(holder: MemoryHolder, token: number | undefined): boolean {
+  const { kind, access, fencingToken } = holder;
+  const range = kind === 'held' && access === 'exclusive' ? FENCE_RANGE : 1;
+  return token === undefined || (token >= fencingToken && token < fencingToken + range);
 }
 
 interface Claimant {

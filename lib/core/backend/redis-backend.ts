@@ -153,7 +153,7 @@ const CANCEL = new Script<
 >(cancelScript);
 const FORCE_RELEASE = new Script<
   WaitKeys,
-  readonly [by: string, countReceivers: string],
+  readonly [by: string, countReceivers: string, fence: number, notAfter: number],
   [nowMicros: string, record: string, sharers: string[]]
 >(forceReleaseScript);
 const QUERY = new Script<
@@ -459,14 +459,24 @@ export class RedisBackend implements LockBackend {
     return outcome.kind === 'unavailable' ? outcome : { kind: 'cancelled' };
   }
 
-  async forceRelease({ name, reason }: ForceRequest): Promise<ForceOutcome> {
+  async forceRelease(request: ForceRequest): Promise<ForceOutcome> {
+    const { name, reason, fencingToken = 0, notAfter } = request;
+    if (notAfter <= this.#clock.now()) return { kind: 'late' };
+    if (!this.#serverClock.known) {
+      const unavailable = await this.#synchronized();
+      if (unavailable !== undefined) return unavailable;
+    }
+    const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
     const { host, pid, application } = this.#holderFacts;
     const by: ForcedBy = { host, pid, application, reason };
     const told = JSON.stringify({ ...by, owner: this.#prefixed(name.owner) });
-    const args = [told, this.#countReceivers] as const;
-    const outcome = await this.#connection.run(FORCE_RELEASE, this.#waitKeysOf(name), args);
+    const args = [told, this.#countReceivers, fencingToken, serverNotAfter] as const;
+    const keys = this.#waitKeysOf(name);
+    const outcome = await this.#connection.run(FORCE_RELEASE, keys, args, notAfter);
     if (outcome.kind === 'unavailable') return outcome;
     const [nowMicros, record, sharers] = outcome.reply;
+    this.#serverClock.observe(Number(nowMicros) / 1_000, outcome.sentAt, outcome.receivedAt);
+    if (record === 'late') return { kind: 'late' };
     const held = holdersOf(record, sharers, Number(nowMicros) / 1_000);
     return { kind: 'forced', held, by };
   }

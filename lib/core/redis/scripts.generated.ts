@@ -874,7 +874,7 @@ return 1
 export const forceReleaseScript = {
   name: 'force-release',
   numberOfKeys: 3,
-  sha1: '77b61139c278a1b37d0611efbb6554ab90beba97',
+  sha1: '965b020bf90cc021396e206a7808e77f0eef351c',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1001,16 +1001,18 @@ local function free(owner_key, queue_key, waiters_key, fence, count_receivers, i
   end
 end
 look_at_clock()
+if now > tonumber(ARGV[4]) then return {now_us, 'late', {}} end
+local meant = tonumber(ARGV[3])
 local function tell(token, holder)
-  local known, facts = pcall(cjson.decode, holder)
-  if known and type(facts) == 'table' and type(facts.channel) == 'string' then
-    redis.pcall('PUBLISH', facts.channel, '!' .. token .. ' ' .. ARGV[1])
-  end
+  local channel = string.match(holder, '"channel":"([^"]+)"')
+  if channel then redis.pcall('PUBLISH', channel, '!' .. token .. ' ' .. ARGV[1]) end
 end
 local record = redis.call('GET', KEYS[1]) or ''
 local state, fence, ends, token, holder = read(record)
 local inside, taken = nil, {}
-if (state == 'h' or state == 'k') and ends > now then
+local range = state == 'h' and FENCE_RANGE or 1
+local is_meant = meant == 0 or fence and meant >= fence and meant < fence + range
+if (state == 'h' or state == 'k') and ends > now and is_meant then
   if state == 'h' then
     tell(token, holder)
     fence = fence + FENCE_RANGE - 1
@@ -1021,8 +1023,8 @@ elseif state == 's' then
   local sharers = redis.call('ZRANGEBYSCORE', KEYS[2], 0, PLACES, 'WITHSCORES')
   for i = 1, #sharers, 2 do
     local info = redis.call('HGET', KEYS[3], sharers[i]) or ''
-    local kind, held_by = string.match(info, '^([hk]) %d+ (.*)$')
-    if kind then
+    local kind, its_fence, held_by = string.match(info, '^([hk]) (%d+) (.*)$')
+    if kind and (meant == 0 or tonumber(its_fence) == meant) then
       if kind == 'h' then tell(sharers[i], held_by) end
       redis.call('ZREM', KEYS[2], sharers[i])
       redis.call('HDEL', KEYS[3], sharers[i])
