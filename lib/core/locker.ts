@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
-import { type Access, limitsDiffer } from './access.js';
+import { type Access, checkReentry } from './access.js';
 import { Agenda } from './agenda.js';
 import { openBackend } from './backend/open-backend.js';
 import type {
@@ -14,19 +14,19 @@ import { CleanUp } from './clean-up.js';
 import { type Clock, systemClock, type Timer } from './clock.js';
 import { DeadlockWatch } from './deadlock-watch.js';
 import {
-  type ForcedBy,
   LockBusyError,
   LockConfigError,
-  LockDeadlockError,
   LockError,
   LockTimeoutError,
   LockUnavailableError,
   type LostReason,
 } from './errors.js';
 import { LockEmitter, type LockEventName, type LockListener } from './events.js';
-import { EVERY_KEY, KeyPattern } from './key-pattern.js';
-import { Lease, type LeaseGrant, validUntil } from './lease.js';
+import { ForcedReleases } from './forced-releases.js';
+import { Inspection } from './inspection.js';
+import { JointAcquire } from './joint-acquire.js';
 import { JointLock } from './joint-lock.js';
+import { Lease, type LeaseGrant } from './lease.js';
 import { HeldLock, type Lock, type LockKeeper, type LockReleased } from './lock.js';
 import { type LockKeys, LockName } from './lock-name.js';
 import { LockRequest } from './lock-request.js';
@@ -37,7 +37,6 @@ import {
   type OnBusy,
   type ResolvedLockerOptions,
   resolveForceReleaseOptions,
-  type ResolvedLockOptions,
   resolveLockerOptions,
   resolveLockOptions,
 } from './options.js';
@@ -46,9 +45,10 @@ import { Renewal } from './renewal.js';
 import { RunOnce } from './run-once.js';
 import type { RunOnceOptions } from './run-options.js';
 import type { RunInfo, RunOutcome, RunRecord } from './run-record.js';
+import { SingleTries } from './single-tries.js';
 import { TokenSource } from './token-source.js';
 import { WaitGraph } from './wait-graph.js';
-import { limitError, unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
+import { unavailableError, WaitQueue, type WaitQueueContext } from './wait-queue.js';
 import type { Deadlines } from './waiting-line.js';
 import type { Forced } from './wake-up.js';
 
@@ -108,7 +108,10 @@ export class Locker {
   /** When those who wait give up. */
   readonly #deadlines: Deadlines;
   readonly #tokens = new TokenSource();
+  readonly #tries: SingleTries;
+  readonly #joint: JointAcquire;
   readonly #runOnce: RunOnce;
+  readonly #inspection: Inspection;
   #state: 'open' | 'draining' | 'closed' = 'open';
   #closing: Promise<void> | undefined;
   /**
@@ -119,13 +122,9 @@ export class Locker {
   readonly #outside = AsyncLocalStorage.snapshot();
   /** Whether we listen to what is told to holders. */
   #attends = false;
-  /**
-   * Leases that were released by force and that we don't know, by token and owner key, up to when to remember them: of those whose
-   * grant is still on its way, the message came first.
-   */
-  readonly #forced = new Map<string, { readonly by: ForcedBy; readonly until: number }>();
-  /** How many commands for a lock are under way that aren't a queue's: single tries and releases. */
-  #underWay = 0;
+  readonly #forced: ForcedReleases;
+  /** How many releases are under way. */
+  #releasing = 0;
   #onSettled: (() => void) | undefined;
 
   /**
@@ -194,6 +193,35 @@ export class Locker {
       downgrade: (lease) => this.#downgrade(lease),
       newReentry: (lease) => this.#newReentry(lease),
     };
+    this.#tries = new SingleTries({
+      backend: this.#backend,
+      clock: this.#clock,
+      cleanUp: this.#cleanUp,
+      commandTimeout,
+      newToken: () => this.#tokens.next(),
+      newLock: (grant) => this.#newLock(grant),
+      tellAcquired: (lock, since) => this.#tellAcquired(lock, since),
+      refuses: (request) => this.#refuses(request),
+      settled: () => this.#onSettled?.(),
+    });
+    this.#joint = new JointAcquire({
+      backend: this.#backend,
+      clock: this.#clock,
+      commandTimeout,
+      tries: this.#tries,
+      isContended: ({ owner }) => this.#queues.get(owner)?.contended === true,
+      refuses: (request) => this.#refuses(request),
+      busy: (key, remaining, onBusy) => this.#busy(key, remaining, onBusy),
+      outer: (name, within, all) => this.#outer(name, within, all),
+      enterAgain: (name, within, request, onBusy, all) =>
+        this.#enterAgain(name, within, request, onBusy, all),
+      takeAnew: (name, request, onBusy) => this.#takeAnew(name, request, onBusy),
+    });
+    this.#forced = new ForcedReleases(this.#clock, commandTimeout);
+    this.#inspection = new Inspection(
+      this.#backend,
+      ({ owner }) => this.#queues.get(owner)?.waitsHere,
+    );
     this.#runOnce = new RunOnce({
       backend: this.#backend,
       clock: this.#clock,
@@ -314,7 +342,7 @@ export class Locker {
    */
   async inspect(key: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState> {
     const { prefix } = resolveLockOptions(options, this.#options.defaults);
-    return this.#stateOf(LockName.of(prefix, key));
+    return this.#inspection.stateOf(LockName.of(prefix, key));
   }
 
   /**
@@ -332,36 +360,7 @@ export class Locker {
    */
   async query(pattern?: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState[]> {
     const { prefix } = resolveLockOptions(options, this.#options.defaults);
-    const names = await this.#namesOf(
-      prefix,
-      pattern === undefined ? EVERY_KEY : KeyPattern.of(pattern),
-    );
-    const states: LockState[] = [];
-    for (let start = 0; start < names.length; start += LOOKS_AT_ONCE) {
-      const some = names.slice(start, start + LOOKS_AT_ONCE);
-      states.push(...(await Promise.all(some.map((name) => this.#stateOf(name)))));
-    }
-    return states
-      .filter(({ held, pending }) => held.length > 0 || pending.length > 0)
-      .toSorted((a, b) => (a.key < b.key ? -1 : 1));
-  }
-
-  async #namesOf(prefix: string, pattern: KeyPattern): Promise<readonly LockName[]> {
-    if (pattern.exact !== undefined) return [LockName.of(prefix, pattern.exact)];
-    const outcome = await this.#backend.names(prefix, pattern);
-    if (outcome.kind === 'unavailable') {
-      throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
-    }
-    return outcome.names;
-  }
-
-  async #stateOf(name: LockName): Promise<LockState> {
-    const outcome = await this.#backend.query(name);
-    if (outcome.kind === 'unavailable') throw unavailableError(name.key, outcome);
-    const { state } = outcome;
-    const access = this.#queues.get(name.owner)?.waitsHere;
-    if (access === undefined) return state;
-    return { ...state, pending: [...state.pending, { sequence: undefined, access }] };
+    return this.#inspection.query(prefix, pattern);
   }
 
   /**
@@ -466,10 +465,7 @@ export class Locker {
 
   async #close(): Promise<void> {
     this.stopGranting();
-    await this.#until(
-      () => this.#renewal.size === 0 && this.#underWay === 0,
-      this.#options.drainTimeout,
-    );
+    await this.#until(() => this.#renewal.size === 0 && this.#isIdle, this.#options.drainTimeout);
     this.#state = 'closed';
     this.#refuseQueued(() => true);
     for (const reentry of this.#reentries.keys()) reentry.refuse(() => true, refusalOf);
@@ -478,7 +474,7 @@ export class Locker {
     this.#deadlines.stop();
     // What is under way ends by its own command timeout; what it leaves is cleaned up while the connection is there.
     await this.#until(
-      () => this.#queues.size === 0 && this.#underWay === 0,
+      () => this.#queues.size === 0 && this.#isIdle,
       2 * this.#options.commandTimeout,
     );
     await this.#cleanUp.close();
@@ -488,6 +484,11 @@ export class Locker {
 
   #refuseQueued(which: (request: LockRequest) => boolean): void {
     for (const queue of [...this.#queues.values()]) queue.refuse(which, refusalOf);
+  }
+
+  /** Whether no command for a lock is under way that isn't a queue's. */
+  get #isIdle(): boolean {
+    return this.#releasing === 0 && this.#tries.size === 0;
   }
 
   /** Ends when the condition holds, or after the timeout. Looked at whenever a lease, a queue or a try ends. */
@@ -510,19 +511,12 @@ export class Locker {
     else lease.othersSince = Math.min(lease.othersSince, this.#clock.now());
   }
 
-  #onForced({ token, owner, by }: Forced): void {
-    // Keys that are taken together have one token.
+  #onForced(forced: Forced): void {
     const lease = this.#renewal.leases.find(
-      ({ token: its, name }) => its === token && name.owner === owner,
+      ({ token, name }) => token === forced.token && name.owner === forced.owner,
     );
-    if (lease !== undefined) {
-      lease.lose('forced', by);
-      return;
-    }
-    const now = this.#clock.now();
-    for (const [other, { until }] of this.#forced) if (until < now) this.#forced.delete(other);
-    // Beyond that, a grant is too old to be one.
-    this.#forced.set(`${token} ${owner}`, { by, until: now + this.#options.commandTimeout });
+    if (lease === undefined) this.#forced.remember(forced);
+    else lease.lose('forced', forced.by);
   }
 
   /** The lock, or `undefined` where the key is busy and the caller skips. */
@@ -566,7 +560,8 @@ export class Locker {
       if (Array.isArray(key)) {
         const names = LockName.ofAll(resolved.prefix, key);
         if (resolved.signal?.aborted) throw resolved.signal.reason;
-        return this.#takeAll(names, within, onBusy, resolved, since);
+        const holding = this.#holding();
+        return this.#joint.take(names, { within, onBusy, options: resolved, since, holding });
       }
       const name = LockName.of(resolved.prefix, key as string);
       if (resolved.signal?.aborted) throw resolved.signal.reason;
@@ -638,7 +633,7 @@ export class Locker {
   }
 
   async #tryThenWait(name: LockName, request: LockRequest): Promise<HeldLock> {
-    const [lock] = (await this.#ask([name], request)) ?? [];
+    const [lock] = (await this.#tries.ask([name], request)) ?? [];
     const { signal } = request.options;
     if (lock !== undefined && signal?.aborted) {
       await lock.giveBack();
@@ -649,116 +644,6 @@ export class Locker {
       throw new LockUnavailableError(name.key, 'shutting-down');
     }
     return lock ?? this.#enter(name, request);
-  }
-
-  /** Several keys: those that are held by the call already, then the others, all at once or one after the other. */
-  async #takeAll(
-    names: readonly LockName[],
-    within: Lock | undefined,
-    onBusy: OnBusy,
-    options: ResolvedLockOptions,
-    since: number,
-  ): Promise<JointLock | undefined> {
-    const holding = this.#holding();
-    const parts: HeldLock[] = [];
-    const requestFor = ({ key }: LockName) =>
-      new LockRequest(key, options, since, holding, [...parts]);
-    try {
-      const others: LockName[] = [];
-      for (const name of names) {
-        const outer = this.#outer(name, within, names);
-        if (outer === undefined) {
-          others.push(name);
-          continue;
-        }
-        checkReentry(name.key, outer.lease.access, options.access);
-        const lock = await this.#enterAgain(name, within, requestFor(name), onBusy, names);
-        if (lock === undefined) return await giveBack(parts);
-        parts.push(lock);
-      }
-      const taken = await this.#takeOthers(others, requestFor, onBusy, parts);
-      if (!taken) return await giveBack(parts);
-      return new JointLock(parts);
-    } catch (error) {
-      await giveBack(parts);
-      throw error;
-    }
-  }
-
-  /** Adds the locks to `parts` as they're taken, so that none is forgotten. Whether all were. */
-  async #takeOthers(
-    names: readonly LockName[],
-    requestFor: (name: LockName) => LockRequest,
-    onBusy: OnBusy,
-    parts: HeldLock[],
-  ): Promise<boolean> {
-    const [first] = names;
-    if (first === undefined) return true;
-    if (names.length > 1 && this.#backend.joinsKeys) {
-      const request = requestFor(first);
-      if (this.#refuses(request)) throw new LockUnavailableError(first.key, 'shutting-down');
-      const contended = names.find(({ owner }) => this.#queues.get(owner)?.contended);
-      if (contended === undefined) {
-        const busy = onBusy === 'wait' ? undefined : this.#busyTo(onBusy);
-        const locks = await this.#ask(names, request, busy);
-        if (locks !== undefined) {
-          parts.push(...locks);
-          request.signal?.throwIfAborted();
-          return true;
-        }
-        if (onBusy !== 'wait') return false;
-      } else if (onBusy !== 'wait') {
-        this.#busy(contended.key, undefined, onBusy);
-        return false;
-      }
-    }
-    // In one order everywhere, so that two who want the same keys don't wait for each other.
-    const taken: HeldLock[] = [];
-    for (const name of names) {
-      const lock = await this.#takeAnew(name, requestFor(name), onBusy);
-      if (lock === undefined) return false;
-      parts.push(lock);
-      taken.push(lock);
-    }
-    if (taken.length > 1) await this.#alignFences(taken);
-    requestFor(first).signal?.throwIfAborted();
-    return true;
-  }
-
-  /** Gives locks that were taken one after the other one fencing token, the largest of theirs. */
-  async #alignFences(locks: readonly HeldLock[]): Promise<void> {
-    const fencingToken = Math.max(...locks.map((lock) => lock.fencingToken));
-    const notAfter = this.#clock.now() + this.#options.commandTimeout;
-    const groups = this.#backend.joinsKeys ? [locks] : locks.map((lock) => [lock]);
-    await Promise.all(
-      groups.map(async (group) => {
-        const { ttl, access, name, label } = (group[0] as HeldLock).lease;
-        const wanted = group.map(({ lease }) => lease);
-        const asked = { wanted, ttl, access, notAfter, fencingToken, label };
-        const outcome = await this.#backend.tryAcquireAll(asked);
-        switch (outcome.kind) {
-          case 'granted':
-            for (const lock of group) {
-              lock.lease.prolong(outcome.sentAt);
-              lock.raiseFence(fencingToken);
-            }
-            break;
-          case 'unavailable':
-            throw unavailableError(name.key, outcome);
-          case 'late':
-            throw new LockUnavailableError(name.key, 'no-answer');
-          case 'busy':
-          case 'conflict':
-            // Lost already, while the others were waited for.
-            group[outcome.index]?.lease.lose('taken');
-            throw new LockUnavailableError(
-              name.key,
-              'no-answer',
-              group[outcome.index]?.lostError(),
-            );
-        }
-      }),
-    );
   }
 
   #holding(): readonly HeldLock[] {
@@ -813,83 +698,10 @@ export class Locker {
   ): Promise<HeldLock | undefined> {
     // It never jumps a queue: not the one at the backend, and not the one in this process.
     if (this.#queues.get(name.owner)?.contended) return this.#busy(name.key, undefined, onBusy);
-    return (await this.#ask([name], request, this.#busyTo(onBusy)))?.[0];
-  }
-
-  #busyTo(onBusy: OnBusy): BusyListener {
-    return (key, remaining) => this.#busy(key, remaining, onBusy);
-  }
-
-  /** Asks once for all of these keys, without waiting. `undefined` where one is busy. */
-  async #ask(
-    names: readonly LockName[],
-    request: LockRequest,
-    onBusy?: BusyListener,
-  ): Promise<HeldLock[] | undefined> {
-    const { options } = request;
-    const name = names[0] as LockName;
-    const { ttl, access, label } = options;
-    const notAfter = this.#clock.now() + this.#options.commandTimeout;
-    // Under way until there's a lease: between the two, closing would find nothing to wait for.
-    this.#underWay += 1;
-    try {
-      // Twice, because a reply that says "late" has set our idea of the server's clock right.
-      for (let attempt = 0; attempt < 2; attempt += 1) {
-        const token = this.#tokens.next();
-        const undo = (refusedAfter?: number) => {
-          for (const one of names) this.#cleanUp.cancel({ name: one, token, ttl }, refusedAfter);
-        };
-        const outcome =
-          names.length === 1
-            ? await this.#backend.tryAcquire({
-                name,
-                token,
-                ttl,
-                access,
-                notAfter,
-                label,
-                place: undefined,
-              })
-            : await this.#backend.tryAcquireAll({
-                wanted: names.map((one) => ({ name: one, token })),
-                ...{ ttl, access, notAfter, fencingToken: undefined, label },
-              });
-        // Of several, which one is meant.
-        const { key } = 'index' in outcome ? (names[outcome.index] as LockName) : name;
-        switch (outcome.kind) {
-          case 'granted': {
-            const { fencingToken, sentAt, othersWait } = outcome;
-            if (this.#refuses(request)) {
-              // It came while we began to close: work that begins now would be cut off.
-              undo();
-              throw new LockUnavailableError(key, 'shutting-down');
-            }
-            if (this.#clock.now() < validUntil(sentAt, ttl)) {
-              const othersSince = othersWait ? sentAt : Number.POSITIVE_INFINITY;
-              const grant = { token, ttl, fencingToken, sentAt, othersSince, hold: options };
-              const locks = names.map((one) => this.#newLock({ ...grant, name: one }));
-              for (const lock of locks) this.#tellAcquired(lock, request.since);
-              return locks;
-            }
-            undo();
-            break;
-          }
-          case 'busy':
-            return onBusy?.(key, outcome.remaining);
-          case 'conflict':
-            throw limitError(key, access, outcome.access);
-          case 'late':
-            break;
-          case 'unavailable':
-            if (outcome.mayHaveRun) undo(notAfter);
-            throw unavailableError(key, outcome);
-        }
-      }
-      throw new LockUnavailableError(name.key, 'no-answer');
-    } finally {
-      this.#underWay -= 1;
-      this.#onSettled?.();
-    }
+    const locks = await this.#tries.ask([name], request, (key, remaining) =>
+      this.#busy(key, remaining, onBusy),
+    );
+    return locks?.[0];
   }
 
   /** Whether it's too late for a new lock. */
@@ -904,15 +716,10 @@ export class Locker {
     else this.#addSharer(lease);
     this.#renewal.watch(lease);
     if (!this.#attends) this.#attend();
-    if (this.#forced.size > 0) this.#loseIfForced(lease);
-    return new HeldLock(lease, this.#keeper);
-  }
-
-  #loseIfForced(lease: Lease): void {
-    const forced = this.#forced.get(`${lease.token} ${lease.name.owner}`);
-    if (forced === undefined) return;
+    const by = this.#forced.byWhom(lease);
     // When whoever makes it has told of it.
-    this.#outside(() => queueMicrotask(() => lease.lose('forced', forced.by)));
+    if (by !== undefined) this.#outside(() => queueMicrotask(() => lease.lose('forced', by)));
+    return new HeldLock(lease, this.#keeper);
   }
 
   /** There's something to be told of, from now on. */
@@ -1025,11 +832,11 @@ export class Locker {
     // isn't used again.
     this.#renewal.unwatch(lease);
     const request = releaseOf(lease);
-    this.#underWay += 1;
+    this.#releasing += 1;
     const releasing = this.#backend.release(request);
     this.#leaseEnded(lease);
     const outcome = await releasing;
-    this.#underWay -= 1;
+    this.#releasing -= 1;
     this.#onSettled?.();
     const { key } = lease.name;
     const { fencingToken } = lease;
@@ -1077,9 +884,6 @@ export class Locker {
   }
 }
 
-/** How many locks a query looks at together: enough to keep the server busy, and not so many that the last are late. */
-const LOOKS_AT_ONCE = 100;
-
 // What `onBusy` means to each of the ways in.
 const asGiven = (given: OnBusy): OnBusy => given;
 const waitOrThrow = (given: OnBusy): OnBusy => (given === 'wait' ? 'wait' : 'throw');
@@ -1089,24 +893,9 @@ function refusalOf({ key }: ReentryRequest): LockUnavailableError {
   return new LockUnavailableError(key, 'shutting-down');
 }
 
-/** Tells that a key is busy; throws where the caller is to be refused. */
-type BusyListener = (key: string, remaining: number | undefined) => undefined;
-
-/** Gives back what was taken of several keys, where not all could be. */
-async function giveBack(parts: readonly HeldLock[]): Promise<undefined> {
-  await Promise.all(parts.map((part) => part.giveBack()));
-}
-
 /** What gives a lease back at this moment, with what is left of its `holdAtLeast`. */
 function releaseOf({ name, token, ttl, access, fencingToken, keepFor }: Lease): ReleaseRequest {
   return { name, token, ttl, access, lastFence: fencingToken, keepFor: Math.ceil(keepFor) };
-}
-
-/** Who holds a key alone may enter it again in any way; who shares it, in the same way only. */
-function checkReentry(key: string, held: Access, asked: Access): void {
-  if (held === 'exclusive' || asked === held) return;
-  if (limitsDiffer(held, asked)) throw limitError(key, asked, held);
-  throw LockDeadlockError.ofUpgrade(key);
 }
 
 /** A clock whose timers don't run in the context of the call that started them. */

@@ -1,4 +1,4 @@
-import { type Access, capacityOf } from './access.js';
+import { type Access, limitError } from './access.js';
 import { Backoff } from './backoff.js';
 import {
   type AcquireOutcome,
@@ -9,12 +9,7 @@ import {
 } from './backend/lock-backend.js';
 import type { CleanUp } from './clean-up.js';
 import type { Clock, Timer } from './clock.js';
-import {
-  LockConfigError,
-  LockDeadlockError,
-  LockTimeoutError,
-  LockUnavailableError,
-} from './errors.js';
+import { LockDeadlockError, LockTimeoutError, LockUnavailableError } from './errors.js';
 import type { LockEmitter } from './events.js';
 import { type Lease, type LeaseGrant, validUntil } from './lease.js';
 import type { HeldLock } from './lock.js';
@@ -559,16 +554,6 @@ interface Stand {
 
 function newStand(token: string, access: Access): Stand {
   return { token, access, sequence: undefined, told: false, left: 0, unavailable: undefined };
-}
-
-/** The error for one who gives another limit than those who hold the key. */
-export function limitError(key: string, asked: Access, held: Access): LockConfigError {
-  const [given, theirs] = [capacityOf(asked), capacityOf(held)];
-  return new LockConfigError(
-    `Expected option \`limit\` for the lock '${key}' to be ${theirs}, as others hold it with, got ${given}. Give it one limit everywhere.`,
-    'limit',
-    given,
-  );
 }
 
 /** The error for a backend that can't be asked. */

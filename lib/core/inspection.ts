@@ -1,0 +1,59 @@
+import type { Access } from './access.js';
+import type { LockBackend, LockState } from './backend/lock-backend.js';
+import { LockUnavailableError } from './errors.js';
+import { EVERY_KEY, KeyPattern } from './key-pattern.js';
+import { LockName } from './lock-name.js';
+import { unavailableError } from './wait-queue.js';
+
+/**
+ * A look at locks: who holds them and who waits, as the backend knows it, and with it who waits in this process alone,
+ * behind a holder of its own, of whom the backend knows nothing.
+ *
+ * Part of `Locker`.
+ */
+export class Inspection {
+  constructor(
+    private readonly backend: LockBackend,
+    /** How the first wants a key who waits in this process alone. */
+    private readonly waitsHere: (name: LockName) => Access | undefined,
+  ) {}
+
+  /** @throws LockUnavailableError */
+  async stateOf(name: LockName): Promise<LockState> {
+    const outcome = await this.backend.query(name);
+    if (outcome.kind === 'unavailable') throw unavailableError(name.key, outcome);
+    const { state } = outcome;
+    const access = this.waitsHere(name);
+    if (access === undefined) return state;
+    return { ...state, pending: [...state.pending, { sequence: undefined, access }] };
+  }
+
+  /**
+   * Those that are held or waited for, sorted by key.
+   * @throws LockUnavailableError, LockKeyError
+   */
+  async query(prefix: string, pattern: string | undefined): Promise<LockState[]> {
+    const keys = pattern === undefined ? EVERY_KEY : KeyPattern.of(pattern);
+    const names = await this.#namesOf(prefix, keys);
+    const states: LockState[] = [];
+    for (let start = 0; start < names.length; start += LOOKS_AT_ONCE) {
+      const some = names.slice(start, start + LOOKS_AT_ONCE);
+      states.push(...(await Promise.all(some.map((name) => this.stateOf(name)))));
+    }
+    return states
+      .filter(({ held, pending }) => held.length > 0 || pending.length > 0)
+      .toSorted((a, b) => (a.key < b.key ? -1 : 1));
+  }
+
+  async #namesOf(prefix: string, pattern: KeyPattern): Promise<readonly LockName[]> {
+    if (pattern.exact !== undefined) return [LockName.of(prefix, pattern.exact)];
+    const outcome = await this.backend.names(prefix, pattern);
+    if (outcome.kind === 'unavailable') {
+      throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
+    }
+    return outcome.names;
+  }
+}
+
+/** How many locks a query looks at together: enough to keep the server busy, and not so many that the last are late. */
+const LOOKS_AT_ONCE = 100;
