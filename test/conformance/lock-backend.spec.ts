@@ -21,7 +21,7 @@ let clusterNode: RedisServer;
 beforeAll(async () => {
   [standalone, clusterNode] = await Promise.all([
     RedisServer.start(),
-    RedisServer.start({ args: ['--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1'] }),
+    RedisServer.start({ kind: 'cluster-node' }),
   ]);
   await clusterNode.command('CLUSTER', 'ADDSLOTSRANGE', '0', '16383');
   await eventually(async () =>

@@ -277,7 +277,7 @@ describe('scripts', () => {
 
 describe('keys', () => {
   it('of a name share one slot of a Cluster', async () => {
-    await using node = await RedisServer.start({ args: ['--cluster-enabled', 'yes'] });
+    await using node = await RedisServer.start({ kind: 'cluster-node' });
     const cluster = openInstance({ port: node.port });
     const slotOf = (key: string): Promise<unknown> => cluster.cluster('KEYSLOT', key);
     await fc.assert(
@@ -360,7 +360,7 @@ describe('connections', () => {
 
   it('to a Cluster send no command again whose connection was cut: what it may have taken is given back', async () => {
     await using node = await RedisServer.start({
-      args: ['--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1'],
+      kind: 'cluster-node',
     });
     await using proxy = await TcpProxy.start(node.port);
     const direct = openInstance({ port: node.port });

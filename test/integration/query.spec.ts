@@ -7,6 +7,7 @@ import { Cluster, Redis } from 'ioredis';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockConnection } from '../../lib/core/options.js';
 import { eventually } from '../support/eventually.js';
+import { RedisCluster } from '../support/redis-cluster.js';
 import { RedisServer } from '../support/redis-server.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 
@@ -92,36 +93,13 @@ describe('query on one server', () => {
 });
 
 describe('query on a Cluster', () => {
-  let nodes: RedisServer[];
+  let redisCluster: RedisCluster;
+  let nodes: readonly RedisServer[];
   let cluster: Cluster;
 
   beforeAll(async () => {
-    nodes = await RedisServer.startMany(3, {
-      args: ['--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1'],
-    });
-    const ranges = [
-      [0, 5_460],
-      [5_461, 10_922],
-      [10_923, 16_383],
-    ] as const;
-    for (const [index, node] of nodes.entries()) {
-      const [from, to] = ranges[index] as readonly [number, number];
-      await node.command('CLUSTER', 'ADDSLOTSRANGE', String(from), String(to));
-      await node.command('CLUSTER', 'SET-CONFIG-EPOCH', String(index + 1));
-      await nodes[0]?.command('CLUSTER', 'MEET', '127.0.0.1', String(node.port));
-    }
-    await eventually(
-      async () => {
-        const infos = await Promise.all(nodes.map((node) => node.command('CLUSTER', 'INFO')));
-        return infos.every(
-          (info) =>
-            info.includes('cluster_state:ok') &&
-            info.includes('cluster_known_nodes:3') &&
-            info.includes('cluster_slots_assigned:16384'),
-        );
-      },
-      { timeout: 20_000 },
-    );
+    redisCluster = await RedisCluster.start({ replicas: 0 });
+    nodes = redisCluster.nodes;
     cluster = new Cluster([{ host: '127.0.0.1', port: nodes[0]?.port as number }], {
       lazyConnect: true,
     });
@@ -129,7 +107,7 @@ describe('query on a Cluster', () => {
 
   afterAll(async () => {
     cluster.disconnect();
-    await Promise.all(nodes.map((node) => node.stop()));
+    await redisCluster.stop();
   });
 
   it('finds the locks of all masters', async () => {

@@ -1,5 +1,6 @@
 /**
- * A real redis-server as a child process, on a free loopback port, with its data in a temporary folder of its own.
+ * A real redis-server as a child process, on a free loopback port, with its data in a temporary folder of its own. The
+ * same program is a node of a Cluster, or a Sentinel; groups of them are in the files beside this one.
  *
  *     running --pause()--> paused --resume()--> running
  *     running | paused --stop() | kill()--> stopped --restart()--> running (same port)
@@ -10,7 +11,7 @@
  * No server outlives the process that started it: see `watchdog.ts`.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { access, constants } from 'node:fs/promises';
 import { type Socket, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -27,11 +28,27 @@ export interface RedisServerOptions {
   persistence?: false | 'aof';
   /** Where the server keeps its files. @default a temporary folder that `stop` removes */
   dir?: string;
+  /** What the program runs as. A node of a Cluster listens on its port + 10000 as well. @default 'server' */
+  kind?: 'server' | 'cluster-node' | 'sentinel';
+  /**
+   * The settings stand in a file that the server rewrites (CONFIG REWRITE, which a Sentinel sends with each change), so
+   * that a restart finds what was changed. A Sentinel always has one. @default false
+   */
+  keepsSettings?: boolean;
+  /** As whom `command` logs in and `url` does; `args` must make the user known. @default nobody */
+  user?: RedisUser;
+}
+
+export interface RedisUser {
+  readonly name: string;
+  readonly password: string;
 }
 
 const START_TIMEOUT = 10_000;
 const STOP_TIMEOUT = 5_000;
 const PORT_ATTEMPTS = 5;
+/** How far a node's port on the Cluster's bus is from that for clients. */
+const BUS_OFFSET = 10_000;
 
 export class RedisServer {
   readonly port: number;
@@ -52,7 +69,7 @@ export class RedisServer {
     // Between our look for a free port and the server's bind, somebody else may take it.
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await RedisServer.#startOn(await freePort(), options);
+        return await RedisServer.#startOn(await freePort(options.kind), options);
       } catch (error) {
         if (!(error instanceof PortTakenError) || attempt === PORT_ATTEMPTS) throw error;
       }
@@ -85,7 +102,13 @@ export class RedisServer {
   }
 
   get url(): string {
-    return `redis://127.0.0.1:${this.port}`;
+    const { user } = this.#options;
+    return `redis://${user ? `${user.name}:${user.password}@` : ''}127.0.0.1:${this.port}`;
+  }
+
+  /** Whether it was started and neither stopped nor killed since. A paused one runs. */
+  get isRunning(): boolean {
+    return this.#process !== undefined;
   }
 
   get pid(): number {
@@ -130,7 +153,19 @@ export class RedisServer {
 
   /** Sends one command and answers with the first bytes of the reply: enough for PING, SET or DEBUG in a test. */
   async command(...words: string[]): Promise<string> {
-    return askOnce(this.port, words);
+    return askOnce(this.port, words, this.#options.user);
+  }
+
+  /** Like `command`, for one that must succeed: an error reply is thrown. */
+  async order(...words: string[]): Promise<string> {
+    const reply = await this.command(...words);
+    if (!reply.startsWith('-')) return reply;
+    throw new Error(`${words.join(' ')}, at port ${this.port}: ${reply.slice(1).trim()}`);
+  }
+
+  /** The fields of a section of INFO. */
+  async info(section: string): Promise<Readonly<Record<string, string>>> {
+    return fieldsOf(await this.order('INFO', section));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -143,22 +178,37 @@ export class RedisServer {
   }
 
   async #launch(): Promise<void> {
-    const { persistence = false, args = [] } = this.#options;
+    const { kind = 'server', keepsSettings = false, user } = this.#options;
     // `stop` has removed it.
     mkdirSync(this.#dir, { recursive: true });
-    this.#process = await RedisProcess.launch(
-      await redisBinary(),
-      this.port,
-      [
-        ...['--port', String(this.port), '--bind', '127.0.0.1', '--protected-mode', 'no'],
-        ...['--dir', this.#dir, '--daemonize', 'no', '--save', ''],
-        ...(persistence === 'aof'
-          ? ['--appendonly', 'yes', '--appendfsync', 'always']
-          : ['--appendonly', 'no']),
-        ...args,
-      ],
-      this.#ownsDir ? this.#dir : undefined,
-    );
+    const args =
+      keepsSettings || kind === 'sentinel'
+        ? [this.#settingsFile(), ...(kind === 'sentinel' ? ['--sentinel'] : [])]
+        : this.#settings();
+    const ownedDir = this.#ownsDir ? this.#dir : undefined;
+    this.#process = await RedisProcess.launch(await redisBinary(), this.port, args, ownedDir, user);
+  }
+
+  #settings(): string[] {
+    const { persistence = false, kind = 'server', args = [] } = this.#options;
+    return [
+      ...['--port', String(this.port), '--bind', '127.0.0.1', '--protected-mode', 'no'],
+      ...['--dir', this.#dir, '--daemonize', 'no', '--save', ''],
+      ...(persistence === 'aof'
+        ? ['--appendonly', 'yes', '--appendfsync', 'always']
+        : ['--appendonly', 'no']),
+      ...(kind === 'cluster-node'
+        ? ['--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1']
+        : []),
+      ...args,
+    ];
+  }
+
+  /** Written once: from then on it's the server's. */
+  #settingsFile(): string {
+    const file = join(this.#dir, 'redis.conf');
+    if (!existsSync(file)) writeFileSync(file, linesOf(this.#settings()));
+    return file;
   }
 
   #removeDir(): void {
@@ -201,10 +251,11 @@ class RedisProcess {
     port: number,
     args: string[],
     ownedDir: string | undefined,
+    user: RedisUser | undefined,
   ): Promise<RedisProcess> {
     const server = new RedisProcess(binary, args, ownedDir);
     try {
-      await eventually(async () => server.#hasExited() || (await isReady(port, server.pid)), {
+      await eventually(async () => server.#hasExited() || (await isReady(port, server.pid, user)), {
         timeout: START_TIMEOUT,
         interval: 5,
         message: `redis-server on port ${port} takes commands`,
@@ -275,11 +326,22 @@ async function redisBinary(): Promise<string> {
   throw new Error('No redis-server found: run the tests by `npm test`, or set REDIS_SERVER.');
 }
 
-async function freePort(): Promise<number> {
+async function freePort(kind: RedisServerOptions['kind']): Promise<number> {
+  if (kind !== 'cluster-node') return bindOnce(0);
+  // The system assigns ports up to 60999 or so; the bus must fit above.
+  for (;;) {
+    const bus = await bindOnce(0);
+    const port = bus - BUS_OFFSET;
+    if (port >= 1_024 && (await bindOnce(port).catch(() => 0)) === port) return port;
+  }
+}
+
+/** Takes a port (0: any) and gives it back: it was free just now. */
+async function bindOnce(wanted: number): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen(0, '127.0.0.1', resolve);
+    server.listen(wanted, '127.0.0.1', resolve);
   });
   const address = server.address();
   await new Promise((resolve) => server.close(resolve));
@@ -287,33 +349,67 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
+/** Arguments as the lines of a file of settings. */
+function linesOf(args: readonly string[]): string {
+  const lines: string[] = [];
+  for (const word of args) {
+    if (word.startsWith('--')) lines.push(word.slice(2));
+    else
+      lines.push(`${lines.pop() ?? ''} ${/^[^\s"'#]+$/.test(word) ? word : JSON.stringify(word)}`);
+  }
+  return `${lines.join('\n')}\n`;
+}
+
 /** Whether the server on `port` takes commands, and is the one we started: the port may be another's. */
-async function isReady(port: number, pid: number): Promise<boolean> {
+async function isReady(port: number, pid: number, user: RedisUser | undefined): Promise<boolean> {
   try {
-    if (!(await askOnce(port, ['PING'])).startsWith('+PONG')) return false;
-    return (await askOnce(port, ['INFO', 'server'])).includes(`process_id:${pid}\r\n`);
+    if (!(await askOnce(port, ['PING'], user)).startsWith('+PONG')) return false;
+    return (await askOnce(port, ['INFO', 'server'], user)).includes(`process_id:${pid}\r\n`);
   } catch {
     return false;
   }
 }
 
+/** What stands in the lines `field:value` of a reply. */
+export function fieldsOf(reply: string): Readonly<Record<string, string>> {
+  return Object.fromEntries(
+    [...reply.matchAll(/^([^#\s:][^:\r\n]*):(.*?)\r?$/gm)].map(([, field, value]) => [
+      field,
+      value,
+    ]),
+  ) as Record<string, string>;
+}
+
 /** One command over a socket of its own: a client library would reconnect, retry and hide what we look for. */
-function askOnce(port: number, words: string[]): Promise<string> {
+function askOnce(port: number, words: string[], user?: RedisUser): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1');
     socket.setTimeout(2_000, () => socket.destroy(new Error('The server gave no reply in 2 s.')));
     socket.once('error', reject);
     socket.once('close', () => reject(new Error('The server closed the connection.')));
-    socket.once('data', (reply) => {
-      resolve(reply.toString());
+    let toLogin = user ? LOGGED_IN : '';
+    let reply = '';
+    socket.on('data', (bytes) => {
+      reply += bytes.toString();
+      if (toLogin !== '' && reply.startsWith(toLogin)) {
+        reply = reply.slice(toLogin.length);
+        toLogin = '';
+      }
+      if (reply === '') return;
+      resolve(reply);
       socket.destroy();
     });
-    socket.write(
-      [
-        `*${words.length}`,
-        ...words.flatMap((word) => [`$${Buffer.byteLength(word)}`, word]),
-        '',
-      ].join('\r\n'),
-    );
+    const login = user ? encoded(['AUTH', user.name, user.password]) : '';
+    socket.write(login + encoded(words));
   });
+}
+
+const LOGGED_IN = '+OK\r\n';
+
+function encoded(words: readonly string[]): string {
+  return [
+    `*${words.length}`,
+    ...words.flatMap((word) => [`$${Buffer.byteLength(word)}`, word]),
+    '',
+  ].join('\r\n');
 }
