@@ -183,7 +183,8 @@ export class Locker {
           this.#othersWait(message.owner);
           break;
         case 'listening':
-          for (const queue of this.#queues.values()) queue.wake();
+          if (message.owner === undefined) for (const queue of this.#queues.values()) queue.wake();
+          else this.#queues.get(message.owner)?.wake();
           break;
       }
     });

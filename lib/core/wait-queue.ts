@@ -66,6 +66,8 @@ export class WaitQueue implements LineOwner<LockRequest> {
   readonly #line: WaitingLine<LockRequest, HeldLock>;
   #stand: Stand | undefined;
   #running = false;
+  /** Asked to be told of the name. */
+  #listens = false;
   /** Monotonic: when we were told last, before we held the key, that somebody of another process waits for it. */
   #othersToldAt = 0;
   /** The backend has said something: until then, nobody knows whether there's anything to wait for. */
@@ -313,7 +315,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
     const notAfter = Math.min(now + commandTimeout, callerDeadline);
     // Whoever queues before it listens sleeps through a release in between. The first try of all doesn't wait until it
     // listens, since most keys are free: it doesn't queue.
-    const queues = stand.told || backend.wakeUp.listening;
+    const queues = stand.told || backend.wakeUp.listensTo(this.name);
     if (queues) stands.set(stand.token, this);
     const outcome = await backend.tryAcquire({
       name: this.name,
@@ -393,12 +395,12 @@ export class WaitQueue implements LineOwner<LockRequest> {
     const head = this.#line.first;
     if (head !== undefined) this.#announce(head, remaining);
     const stand = this.#stand as Stand;
+    this.#listen();
     if (!stand.told) {
       stand.told = true;
       if (stand.left === 0) {
         // Not queued yet. Listen, then queue, which looks at the key once more; and look again before, where it's long
         // until we listen.
-        this.#listen();
         await this.#sleep(backoff.next());
         return;
       }
@@ -407,9 +409,9 @@ export class WaitQueue implements LineOwner<LockRequest> {
     const leaseEnds =
       remaining === undefined ? Number.POSITIVE_INFINITY : remaining + this.#jitter();
     const refresh = lifeOf(ttl) / 2;
-    const poll = wakeUp.listening ? Number.POSITIVE_INFINITY : backoff.next();
+    const poll = wakeUp.listensTo(this.name) ? Number.POSITIVE_INFINITY : backoff.next();
     const woken = await this.#sleep(Math.min(leaseEnds, refresh, poll));
-    if (!woken) wakeUp.check();
+    if (!woken) wakeUp.check(this.name);
   }
 
   #end(): void {
@@ -420,15 +422,26 @@ export class WaitQueue implements LineOwner<LockRequest> {
       this.#changeStand(undefined);
     }
     if (this.#line.size > 0) this.#listen();
-    else this.context.ended(this);
+    else this.#leave();
   }
 
   /** So that we're woken, and told when somebody elsewhere begins to wait for what is passed on here. */
   #listen(): void {
+    if (this.#listens) return;
+    this.#listens = true;
     const { wakeUp } = this.context.backend;
-    if (wakeUp.listening) return;
-    // Who waits until we listen looks then. Not below the call that happens to be the first.
-    void this.context.outside(() => wakeUp.subscribe()).then(() => this.wake());
+    const heard = wakeUp.listensTo(this.name);
+    // Not below the call that happens to be the first.
+    const subscribed = this.context.outside(() => wakeUp.subscribe(this.name));
+    // Who waits until we listen looks then.
+    if (!heard) void subscribed.then(() => this.wake());
+  }
+
+  /** Nobody waits any more. */
+  #leave(): void {
+    if (this.#listens) this.context.backend.wakeUp.unsubscribe(this.name);
+    this.#listens = false;
+    this.context.ended(this);
   }
 
   /** Whether somebody ended it. */
@@ -475,7 +488,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
     } else if (this.#running) {
       this.#alarm?.ring();
     } else {
-      this.context.ended(this);
+      this.#leave();
     }
   }
 

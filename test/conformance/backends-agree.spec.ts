@@ -41,7 +41,9 @@ beforeAll(async () => {
   memory = processes.map(() => new MemoryBackend({ application: undefined }, store));
   // One that doesn't listen is served as well.
   await Promise.all(
-    [...redis.slice(1), ...memory.slice(1)].map(({ wakeUp }) => wakeUp.subscribe()),
+    [...redis.slice(1), ...memory.slice(1)].map(({ wakeUp }) =>
+      wakeUp.subscribe(LockName.of('lock', 'any')),
+    ),
   );
 });
 

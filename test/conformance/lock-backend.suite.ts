@@ -68,6 +68,8 @@ export class Party {
   readonly toldOfOthers: string[] = [];
   /** Which of its leases were released by force, and by whom. */
   readonly toldOfForce: Omit<Forced, 'kind'>[] = [];
+  /** It listens to every name that it asks for. */
+  #listens = false;
   readonly toldWhen: { token: string | undefined; within: number }[] = [];
 
   constructor(readonly backend: LockBackend) {
@@ -82,14 +84,18 @@ export class Party {
   }
 
   async listen(): Promise<this> {
-    await this.backend.wakeUp.subscribe();
-    expect(this.backend.wakeUp.listening).toBe(true);
+    const any = LockName.of('lock', 'any');
+    await this.backend.wakeUp.subscribe(any);
+    expect(this.backend.wakeUp.listensTo(any)).toBe(true);
+    this.#listens = true;
     // It's told to look once when it begins to listen.
     this.woken.length = 0;
     return this;
   }
 
-  ask(name: LockName, options: Partial<AcquireRequest> = {}): Promise<AcquireOutcome> {
+  async ask(name: LockName, options: Partial<AcquireRequest> = {}): Promise<AcquireOutcome> {
+    const { wakeUp } = this.backend;
+    if (this.#listens && !wakeUp.listensTo(name)) await wakeUp.subscribe(name);
     return this.backend.tryAcquire({
       name,
       token: randomUUID(),
@@ -708,7 +714,7 @@ export function describeLockBackend(
         const name = newName();
         const held = await a.take(name);
         const polling = open();
-        expect(polling.backend.wakeUp.listening).toBe(false);
+        expect(polling.backend.wakeUp.listensTo(name)).toBe(false);
         const first = await polling.wait(name);
         const second = await c.wait(name);
         await a.release(held);
@@ -1041,7 +1047,7 @@ export function describeLockBackend(
       await b.wait(name, { aliveFor: 50 });
       await b.backend.close();
       await b.backend.close();
-      expect(b.backend.wakeUp.listening).toBe(false);
+      expect(b.backend.wakeUp.listensTo(name)).toBe(false);
       await store.noticesClosed(b.backend);
       expect(await a.release(held)).toEqual({ kind: 'released' });
       const again = await eventually(() => a.take(name), { timeout: CLAIM_WINDOW + 1_000 });

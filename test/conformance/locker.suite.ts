@@ -440,9 +440,9 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
       it('passes over a waiter that is alive but frozen, after the claim window', async () => {
         const frozen = store.openBackend();
         backends.push(frozen);
-        await frozen.wakeUp.subscribe();
-        const lock = await locker.acquire(key);
         const name = LockName.of('lock', key);
+        await frozen.wakeUp.subscribe(name);
+        const lock = await locker.acquire(key);
         const outcome = await frozen.tryAcquire({
           name,
           token: randomUUID(),

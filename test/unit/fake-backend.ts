@@ -150,6 +150,8 @@ export class FakeWakeUp implements WakeUp {
   listening = true;
   /** How often somebody asked it to listen. */
   subscribed = 0;
+  /** How often who has asked no longer needs it. */
+  unsubscribed = 0;
   /** How often somebody doubted that it hears. */
   checked = 0;
   /** How often somebody holds something. */
@@ -163,6 +165,14 @@ export class FakeWakeUp implements WakeUp {
 
   attend(): void {
     this.attended += 1;
+  }
+
+  listensTo(): boolean {
+    return this.listening;
+  }
+
+  unsubscribe(): void {
+    this.unsubscribed += 1;
   }
 
   async subscribe(): Promise<void> {

@@ -481,9 +481,15 @@ class MemoryWakeUp implements WakeUp {
     return this.store.wakeUps.has(this);
   }
 
+  listensTo(): boolean {
+    return this.listening;
+  }
+
   async subscribe(): Promise<void> {
     this.store.wakeUps.add(this);
   }
+
+  unsubscribe(): void {}
 
   /** What is told to a holder in this process always gets there. */
   attend(): void {}

@@ -40,6 +40,10 @@ export class RedisWakeUp implements WakeUp {
     return this.#hears && this.#wanted;
   }
 
+  listensTo(): boolean {
+    return this.listening;
+  }
+
   onWake(listener: WakeListener): void {
     this.#listener = listener;
   }
@@ -62,6 +66,9 @@ export class RedisWakeUp implements WakeUp {
       this.#subscribers.add(done);
     });
   }
+
+  /** One subscription serves all names, and stays. */
+  unsubscribe(): void {}
 
   check(): void {
     const client = this.#client;
