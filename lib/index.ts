@@ -52,6 +52,7 @@ export type {
   LockerOptions,
   LockOptions,
   OnBusy,
+  ReplicaOptions,
 } from './core/options.js';
 export type { RunOnceOptions } from './core/run-options.js';
 export type { RunInfo, RunOutcome, RunRecord, SkipReason } from './core/run-record.js';

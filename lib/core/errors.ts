@@ -76,11 +76,21 @@ export class LockTimeoutError extends LockError {
 }
 
 /**
- * Why Redis could not be asked: `unreachable` (no connection), `no-answer` (connected, but no reply within
- * `commandTimeout`, or the connection broke), `refused` (Redis answered with an error), `shutting-down` (this
- * process is closing).
+ * Why a lock can't be had, whoever holds it: `unreachable` (no connection), `no-answer` (connected, but no reply within
+ * `commandTimeout`, or the connection broke), `refused` (Redis answered with an error), `replicas` (too few have confirmed
+ * the grant), `guard` (the server may have forgotten leases that still run), `shutting-down` (this process is closing).
  */
-export type UnavailableReason = 'unreachable' | 'no-answer' | 'refused' | 'shutting-down';
+export type UnavailableReason =
+  'unreachable' | 'no-answer' | 'refused' | 'replicas' | 'guard' | 'shutting-down';
+
+/** What more is known, by reason. */
+export interface UnavailableFacts {
+  /** `guard`: in how many ms the server grants again. */
+  readonly retryAfter?: number | undefined;
+  /** `replicas`: how many have confirmed the grant, and how many were to. */
+  readonly confirmed?: number | undefined;
+  readonly wanted?: number | undefined;
+}
 
 const UNAVAILABLE_REMEDY: Record<UnavailableReason, string> = {
   unreachable:
@@ -88,21 +98,45 @@ const UNAVAILABLE_REMEDY: Record<UnavailableReason, string> = {
   'no-answer':
     'Redis did not answer in time: check its load and the network, or raise commandTimeout.',
   refused: 'Redis refused the command: see `cause`.',
+  replicas:
+    'Too few replicas have confirmed the grant, so that a failover could lose it, and it was undone: check the replicas and their links, or change the option `replicas`.',
+  guard:
+    'The server may have forgotten leases that still run (it restarted, was promoted, or lost its data), so that it grants nothing new for a while: try again after `retryAfter`. On a new installation, call initializeGuard() once.',
   'shutting-down':
     'This process is shutting down and grants no more locks: let another replica serve the call.',
 };
 
-/** Redis can't be asked, so nobody knows whether the key is free; the guarded work was not started. */
+/** Redis can't be asked, or can't be trusted at the moment, so nobody knows whether the key is free; the guarded work was not started. */
 export class LockUnavailableError extends LockError {
   override readonly name = 'LockUnavailableError';
   readonly code = 'LOCK_UNAVAILABLE';
   readonly reason: UnavailableReason;
+  /** With reason `guard`: in how many ms the server grants again; `undefined` where that couldn't be found out. */
+  readonly retryAfter: number | undefined;
+  /** With reason `replicas`: how many have confirmed the grant, where that's known. */
+  readonly confirmed: number | undefined;
+  /** With reason `replicas`: how many were to confirm it. */
+  readonly wanted: number | undefined;
 
-  constructor(key: string | undefined, reason: UnavailableReason, cause?: unknown) {
+  constructor(
+    key: string | undefined,
+    reason: UnavailableReason,
+    cause?: unknown,
+    { retryAfter, confirmed, wanted }: UnavailableFacts = {},
+  ) {
     const subject =
       key === undefined ? 'Locks are unavailable' : `The lock ${quote(key)} is unavailable`;
-    super(`${subject}. ${UNAVAILABLE_REMEDY[reason]}`, key, cause);
+    const known =
+      confirmed !== undefined
+        ? ` (${confirmed} of ${wanted} replicas)`
+        : retryAfter !== undefined
+          ? ` (for another ${Math.ceil(retryAfter)} ms)`
+          : '';
+    super(`${subject}${known}. ${UNAVAILABLE_REMEDY[reason]}`, key, cause);
     this.reason = reason;
+    this.retryAfter = retryAfter;
+    this.confirmed = confirmed;
+    this.wanted = wanted;
   }
 }
 

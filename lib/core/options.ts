@@ -124,6 +124,38 @@ export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
    * @default none
    */
   application?: string;
+  /**
+   * Confirms every grant and every renewal by replicas (WAIT): one that too few have in time is undone, and the call fails
+   * with {@link LockUnavailableError} of reason `replicas`; a renewal that they don't confirm doesn't count, so that a lease
+   * ends at its deadline when they are gone for long. Closes the double grant after a failover as far as the replica that is
+   * promoted has confirmed. Grants then cost another round trip, from the master to its replicas.
+   *
+   * @default none: a master's word is enough
+   * @see https://redis.io/docs/latest/commands/wait/ (what WAIT promises, and what it doesn't)
+   * @example
+   * replicas: { atLeast: 2, timeout: '100ms' }
+   */
+  replicas?: ReplicaOptions;
+}
+
+/** How grants are confirmed by replicas: see {@link LockerOptions.replicas}. */
+export interface ReplicaOptions {
+  /**
+   * How many replicas must have a grant before it counts. All of them, and no failover can lose it; fewer, and one that
+   * elects a replica without it still can.
+   */
+  atLeast: number;
+  /**
+   * How long a grant waits for them; less than `commandTimeout`, and at most a quarter of the ttl, of which the waiting is
+   * a part.
+   * @default a quarter of `commandTimeout`
+   */
+  timeout?: Duration;
+  /**
+   * Whether the master and those replicas must have it on disk as well (WAITAOF; Redis 7.2 or later, with AOF switched on).
+   * @default false
+   */
+  aof?: boolean;
 }
 
 /** Options of {@link Locker.forceRelease}. */
@@ -156,6 +188,21 @@ export interface ResolvedLockOptions {
   readonly prefix: string;
   /** What comes of `mode` and `limit`. */
   readonly access: Access;
+  /** What the module's other options demand of a ttl; none: nothing. */
+  readonly bounds?: TtlBounds | undefined;
+}
+
+/** Between which durations a lease must be, and which option says so. */
+export interface TtlBounds {
+  /** In ms, with `replicas`. */
+  readonly shortest: number;
+}
+
+export interface ResolvedReplicas {
+  readonly atLeast: number;
+  /** In ms. */
+  readonly timeout: number;
+  readonly aof: boolean;
 }
 
 /** In ms. */
@@ -175,6 +222,7 @@ export interface ResolvedLockerOptions {
   readonly wakeUp: 'publish' | 'poll';
   readonly backoff: ResolvedBackoff;
   readonly application: string | undefined;
+  readonly replicas: ResolvedReplicas | undefined;
 }
 
 /** Below this, timers and the network are too coarse for a renewal to come in time. */
@@ -198,6 +246,11 @@ const DEFAULT_DRAIN_TIMEOUT = 10_000;
 const DEFAULT_BACKOFF: ResolvedBackoff = { first: 20, longest: 500 };
 /** A waiter must look at a key while it's reserved for it, which is for a second. */
 const LONGEST_BACKOFF = 500;
+
+/** How much of a ttl may be spent on waiting for replicas: the rest must do for the work, or for another try to renew. */
+const LONGEST_CONFIRMATION = 1 / 4;
+/** No master has more. */
+const MOST_REPLICAS = 1_000;
 
 /** More holders than this at once are no use of a lock. */
 const LARGEST_LIMIT = 100_000;
@@ -235,6 +288,7 @@ const LOCKER_OPTION_CHECKS = {
   wakeUp: (option: string, value: unknown) => oneOf(option, value, ['publish', 'poll']),
   backoff,
   application: (option: string, value: unknown) => text(option, value, 100),
+  replicas,
 } satisfies Record<Exclude<keyof LockerOptions, keyof LockOptions>, Check>;
 
 /**
@@ -254,12 +308,26 @@ function withDefaults(
   { mode, limit: most, ...given }: Record<string, unknown>,
   defaults: ResolvedLockOptions,
 ): ResolvedLockOptions {
-  if (mode === undefined && most === undefined) return { ...defaults, ...given };
+  if (mode === undefined && most === undefined) return withinBounds({ ...defaults, ...given });
   if (mode !== undefined && most !== undefined) {
     throw invalid('limit', most, `left out where \`mode\` is given (here '${String(mode)}')`);
   }
   const access = accessOf((mode ?? 'exclusive') as 'exclusive' | 'shared', most as number);
-  return { ...defaults, ...given, access };
+  return withinBounds({ ...defaults, ...given, access });
+}
+
+function withinBounds(options: ResolvedLockOptions): ResolvedLockOptions {
+  const { bounds, ttl } = options;
+  if (bounds === undefined) return options;
+  if (ttl < bounds.shortest) {
+    throw invalid(
+      'ttl',
+      ttl,
+      `at least ${bounds.shortest} ms, four times \`replicas.timeout\``,
+      'Raise the ttl, or lower `replicas.timeout`.',
+    );
+  }
+  return options;
 }
 
 /** @throws LockConfigError that names the option, its value and the remedy. */
@@ -283,12 +351,18 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     wakeUp,
     backoff: pauses,
     application: name,
+    replicas: confirmation,
     ...defaults
   } = given;
+  const timeout = (commandTimeout as number | undefined) ?? DEFAULT_COMMAND_TIMEOUT;
+  const onRedis = where !== 'memory';
+  const confirmedBy = resolvedReplicas(confirmation as CheckedReplicas | undefined, timeout);
+  if (!onRedis && confirmedBy !== undefined) throw needsRedis('replicas', confirmation);
+  const bounds = boundsOf(confirmedBy);
   const resolved: ResolvedLockerOptions = {
     connection: where as LockConnection,
-    defaults: withDefaults(defaults, DEFAULTS),
-    commandTimeout: (commandTimeout as number | undefined) ?? DEFAULT_COMMAND_TIMEOUT,
+    defaults: withDefaults(defaults, bounds === undefined ? DEFAULTS : { ...DEFAULTS, bounds }),
+    commandTimeout: timeout,
     requireConnection: (requireConnection as boolean | undefined) ?? false,
     drainTimeout: (drainTimeout as number | undefined) ?? DEFAULT_DRAIN_TIMEOUT,
     localHandover: (localHandover as boolean | undefined) ?? true,
@@ -296,8 +370,23 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     wakeUp: (wakeUp as 'publish' | 'poll' | undefined) ?? 'publish',
     backoff: (pauses as ResolvedBackoff | undefined) ?? DEFAULT_BACKOFF,
     application: name as string | undefined,
+    replicas: confirmedBy,
   };
   return resolved;
+}
+
+function boundsOf(confirmedBy: ResolvedReplicas | undefined): TtlBounds | undefined {
+  if (confirmedBy === undefined) return undefined;
+  return { shortest: Math.ceil(confirmedBy.timeout / LONGEST_CONFIRMATION) };
+}
+
+function needsRedis(option: string, value: unknown): LockConfigError {
+  return invalid(
+    option,
+    value,
+    "left out with connection 'memory'",
+    'There is no server that could lose its data while this process goes on.',
+  );
 }
 
 /** @throws LockConfigError that names the option, its value and the remedy. */
@@ -382,6 +471,50 @@ function backoff(option: string, value: unknown): ResolvedBackoff {
     throw invalid(`${option}.first`, first, `at most \`${option}.longest\`, ${longest} ms`);
   }
   return { first, longest };
+}
+
+interface CheckedReplicas {
+  readonly atLeast: number;
+  readonly timeout?: number;
+  readonly aof?: boolean;
+}
+
+const REPLICA_CHECKS: Record<keyof ReplicaOptions, Check> = {
+  atLeast: (option, value) => {
+    if (Number.isInteger(value) && Number(value) >= 1 && Number(value) <= MOST_REPLICAS)
+      return value;
+    throw invalid(option, value, `a whole number from 1 to ${MOST_REPLICAS}`);
+  },
+  timeout: (option, value) => duration(option, value, 1),
+  aof: boolean,
+};
+
+function replicas(option: string, value: unknown): CheckedReplicas {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid(option, value, 'an object such as { atLeast: 1 }');
+  }
+  const given = checked(value, REPLICA_CHECKS, `option \`${option}\``, `${option}.`);
+  if (given['atLeast'] === undefined) {
+    throw invalid(`${option}.atLeast`, undefined, `a whole number from 1 to ${MOST_REPLICAS}`);
+  }
+  return given as unknown as CheckedReplicas;
+}
+
+function resolvedReplicas(
+  given: CheckedReplicas | undefined,
+  commandTimeout: number,
+): ResolvedReplicas | undefined {
+  if (given === undefined) return undefined;
+  const { atLeast, timeout = Math.max(1, Math.floor(commandTimeout / 4)), aof = false } = given;
+  if (timeout >= commandTimeout) {
+    throw invalid(
+      'replicas.timeout',
+      timeout,
+      `less than \`commandTimeout\`, ${commandTimeout} ms`,
+      'Redis answers only when it has waited for so long.',
+    );
+  }
+  return { atLeast, timeout, aof };
 }
 
 export function boolean(option: string, value: unknown): boolean {

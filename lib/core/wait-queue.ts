@@ -572,7 +572,7 @@ function newStand(token: string, access: Access): Stand {
 /** The error for a backend that can't be asked. */
 export function unavailableError(
   key: string,
-  { reason, cause }: Unavailable,
+  { reason, cause, facts }: Unavailable,
 ): LockUnavailableError {
-  return new LockUnavailableError(key, reason, cause);
+  return new LockUnavailableError(key, reason, cause, facts);
 }

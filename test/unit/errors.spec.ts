@@ -134,6 +134,8 @@ describe('LockUnavailableError', () => {
     unreachable: /no connection.*`connection` is right/,
     'no-answer': /did not answer in time.*commandTimeout/,
     refused: /refused.*`cause`/,
+    replicas: /Too few replicas.*undone.*option `replicas`/,
+    guard: /restarted, was promoted, or lost its data.*`retryAfter`.*initializeGuard/,
     'shutting-down': /shutting down.*another replica/,
   };
 
@@ -141,6 +143,18 @@ describe('LockUnavailableError', () => {
     const error = new LockUnavailableError('k', reason as UnavailableReason);
     expect(error.reason).toBe(reason);
     expect(error.message).toMatch(remedy);
+  });
+
+  it('tells what is known: how many replicas confirmed, or when to try again', () => {
+    const tooFew = new LockUnavailableError('k', 'replicas', undefined, {
+      confirmed: 1,
+      wanted: 2,
+    });
+    expect(tooFew).toMatchObject({ confirmed: 1, wanted: 2, retryAfter: undefined });
+    expect(tooFew.message).toContain('(1 of 2 replicas)');
+    const guarded = new LockUnavailableError('k', 'guard', undefined, { retryAfter: 1234.5 });
+    expect(guarded).toMatchObject({ retryAfter: 1234.5, confirmed: undefined });
+    expect(guarded.message).toContain('(for another 1235 ms)');
   });
 
   it('needs no key', () => {

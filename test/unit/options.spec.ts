@@ -232,6 +232,8 @@ const PER_LOCKER: Record<Exclude<keyof LockerOptions, keyof LockOptions>, Option
     remedy: /./,
   },
   application: shortText,
+  // On Redis only: see below.
+  replicas: { right: [], wrong: [], remedy: /./ },
 };
 
 type Resolve = (options: Record<string, unknown>) => unknown;
@@ -305,6 +307,52 @@ describe.each([
 function only(resolve: Resolve): Record<string, unknown> {
   return resolve === perModule ? { connection: 'memory' } : {};
 }
+
+describe('option replicas', () => {
+  const resolve = (replicas: unknown, more: object = {}) =>
+    resolveLockerOptions({ connection: 'redis://h', replicas, ...more } as LockerOptions);
+
+  it('waits for a quarter of the command timeout, unless it says how long', () => {
+    expect(resolve({ atLeast: 1 }).replicas).toEqual({ atLeast: 1, timeout: 250, aof: false });
+    expect(resolve({ atLeast: 1 }, { commandTimeout: 101 }).replicas?.timeout).toBe(25);
+    const given = { atLeast: 2, timeout: '50ms', aof: true };
+    expect(resolve(given).replicas).toEqual({ atLeast: 2, timeout: 50, aof: true });
+    expect(resolve(undefined).replicas).toBeUndefined();
+  });
+
+  it.each([
+    [1, 'replicas', /an object such as/],
+    [null, 'replicas', /an object such as/],
+    [[1], 'replicas', /an object such as/],
+    [{}, 'replicas.atLeast', /whole number from 1/],
+    [{ atLeast: 0 }, 'replicas.atLeast', /whole number from 1/],
+    [{ atLeast: 1.5 }, 'replicas.atLeast', /whole number from 1/],
+    [{ atLeast: '1' }, 'replicas.atLeast', /whole number from 1/],
+    [{ atLeast: 1, timeout: 0 }, 'replicas.timeout', /a duration from 1 ms/],
+    [{ atLeast: 1, timeout: '1s' }, 'replicas.timeout', /less than `commandTimeout`, 1000 ms/],
+    [{ atLeast: 1, aof: 'yes' }, 'replicas.aof', /true or false/],
+    [{ atLeast: 1, wait: 1 }, 'replicas.wait', /Unknown option `wait`/],
+  ])('%j is refused, by name and remedy', (given, option, remedy) => {
+    const error = errorOf(() => resolve(given));
+    expect(error.option).toBe(option);
+    expect(error.message).toMatch(remedy);
+  });
+
+  it('demands a ttl of four times the waiting, of the default and of each call', () => {
+    const replicas = { atLeast: 1, timeout: 100 };
+    const remedy = /`ttl` to be at least 400 ms.*`replicas.timeout`/;
+    expect(errorOf(() => resolve(replicas, { ttl: 399 })).message).toMatch(remedy);
+    const { defaults } = resolve(replicas, { ttl: 400 });
+    expect(errorOf(() => resolveLockOptions({ ttl: 399 }, defaults)).message).toMatch(remedy);
+    expect(resolveLockOptions({ ttl: 500 }, defaults).ttl).toBe(500);
+  });
+
+  it('is refused in memory', () => {
+    const error = errorOf(() => perModule({ replicas: { atLeast: 1 } }));
+    expect(error).toMatchObject({ option: 'replicas' });
+    expect(error.message).toMatch(/left out with connection 'memory'/);
+  });
+});
 
 describe('option backoff', () => {
   const wrongPauses: readonly Wrong[] = [

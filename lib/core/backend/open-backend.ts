@@ -11,10 +11,10 @@ export function openBackend(
   clock: Clock,
   events: LockEmitter,
 ): LockBackend {
-  const { connection, commandTimeout, application, wakeUp, defaults } = options;
+  const { connection, commandTimeout, application, wakeUp, replicas, defaults } = options;
   if (connection === 'memory') return new MemoryBackend({ application });
   return new RedisBackend(
-    { connection, commandTimeout, application, wakeUp, prefix: defaults.prefix },
+    { connection, commandTimeout, application, wakeUp, replicas, prefix: defaults.prefix },
     clock,
     events,
   );

@@ -7,11 +7,14 @@ import type { ForcedBy } from '../errors.js';
 import type { LockEmitter } from '../events.js';
 import type { KeyPattern } from '../key-pattern.js';
 import { LockName } from '../lock-name.js';
-import type { LockConnection } from '../options.js';
+import type { LockConnection, ResolvedReplicas } from '../options.js';
+import { ConfirmedCluster } from '../redis/confirmed-cluster.js';
+import { ConfirmedConnection } from '../redis/confirmed-connection.js';
 import { Connection, ConnectionSource, type Replied } from '../redis/connection.js';
 import { scanNames } from '../redis/name-scan.js';
 import { RedisWakeUp } from '../redis/redis-wake-up.js';
 import { Script } from '../redis/script.js';
+import type { ScriptRunner } from '../redis/script-runner.js';
 import {
   acquireAllScript,
   acquireScript,
@@ -172,6 +175,10 @@ export class RedisBackend implements LockBackend {
   readonly #source: ConnectionSource;
   readonly #clock: Clock;
   readonly #connection: Connection;
+  /** Where what grants and prolongs is sent, where replicas are to confirm it. */
+  readonly #confirmed: ConfirmedConnection | ConfirmedCluster | undefined;
+  /** Where what grants and prolongs is sent. */
+  readonly #grants: ScriptRunner;
   readonly #serverClock = new ServerClock();
   readonly #keyPrefix: string;
   readonly #countReceivers: string;
@@ -181,7 +188,7 @@ export class RedisBackend implements LockBackend {
   #synchronizing: Promise<Unavailable | undefined> | undefined;
 
   constructor(options: RedisBackendOptions, clock: Clock, events: LockEmitter) {
-    const { commandTimeout } = options;
+    const { commandTimeout, replicas } = options;
     this.#clock = clock;
     this.#source = new ConnectionSource(options.connection, commandTimeout);
     this.#keyPrefix = this.#source.keyPrefix;
@@ -190,17 +197,23 @@ export class RedisBackend implements LockBackend {
     const { application } = options;
     this.#holderFacts = { host: hostname(), pid: process.pid, application, channel };
     this.#holder = JSON.stringify(this.#holderFacts);
-    this.#connection = new Connection(this.#source, commandTimeout, clock, events, () =>
-      this.#serverClock.forget(),
-    );
+    const forget = () => this.#serverClock.forget();
+    this.#connection = new Connection(this.#source, commandTimeout, clock, events, forget);
+    if (replicas !== undefined) {
+      this.#confirmed = this.#source.isCluster
+        ? new ConfirmedCluster(this.#connection, replicas, commandTimeout, clock, forget)
+        : new ConfirmedConnection(this.#source, replicas, commandTimeout, clock, forget);
+    }
+    this.#grants = this.#confirmed ?? this.#connection;
     this.runs = new RedisRunStore(this.#connection, this.#keyPrefix);
     this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout, async () =>
       options.wakeUp === 'publish' ? this.#connection.mayPublish(channel) : false,
     );
   }
 
-  connect(): Promise<{ kind: 'connected' } | Unavailable> {
-    return this.#connection.connect();
+  async connect(): Promise<{ kind: 'connected' } | Unavailable> {
+    const outcomes = await Promise.all([this.#connection.connect(), this.#confirmed?.connect()]);
+    return outcomes.find((outcome) => outcome?.kind === 'unavailable') ?? { kind: 'connected' };
   }
 
   tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
@@ -220,7 +233,7 @@ export class RedisBackend implements LockBackend {
     const holder = this.#holderWith(label);
     const countReceivers = this.#countReceivers;
     const channel = this.wakeUp.listening ? this.wakeUp.channel : '';
-    return this.#connection
+    return this.#grants
       .run(
         ACQUIRE,
         this.#waitKeysOf(name),
@@ -257,7 +270,7 @@ export class RedisBackend implements LockBackend {
       place?.sequence ?? arrival,
     ] as const;
     const channel = this.wakeUp.listening ? this.wakeUp.channel : '';
-    return this.#connection
+    return this.#grants
       .run(
         SHARE,
         this.#waitKeysOf(name),
@@ -267,23 +280,23 @@ export class RedisBackend implements LockBackend {
       .then(this.#readAcquire);
   }
 
-  readonly #readAcquire = (outcome: Replied<AcquireReply> | Unavailable): AcquireOutcome => {
+  readonly #readAcquire = (
+    outcome: Replied<AcquireReply> | Unavailable,
+  ): AcquireOutcome | Promise<AcquireOutcome> => {
     if (outcome.kind === 'unavailable') return outcome;
-    const { reply, sentAt, receivedAt } = outcome;
+    const { reply, sentAt, receivedAt, confirmed } = outcome;
     if (typeof reply === 'string') {
       const fencingToken = Number(reply);
       this.#serverClock.observe(fencingToken / 1_000, sentAt, receivedAt);
-      return { kind: 'granted', fencingToken, sentAt, othersWait: false };
+      return ifConfirmed({ kind: 'granted', fencingToken, sentAt, othersWait: false }, confirmed);
     }
     this.#serverClock.observe(Number(reply[0]) / 1_000, sentAt, receivedAt);
     switch (reply[1]) {
       case 'granted':
-        return {
-          kind: 'granted',
-          fencingToken: Number(reply[2]),
-          sentAt,
-          othersWait: reply[3] === 1,
-        };
+        return ifConfirmed(
+          { kind: 'granted', fencingToken: Number(reply[2]), sentAt, othersWait: reply[3] === 1 },
+          confirmed,
+        );
       case 'busy':
         return {
           kind: 'busy',
@@ -318,18 +331,21 @@ export class RedisBackend implements LockBackend {
     const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
     const keys = wanted.flatMap(({ name }) => this.#waitKeysOf(name));
     const tokens = wanted.map(({ token }) => token);
-    const outcome = await this.#connection.run(
+    const outcome = await this.#grants.run(
       ACQUIRE_ALL,
       keys,
       [ttl, serverNotAfter, this.#holderWith(label), access, fencingToken, ...tokens],
       notAfter,
     );
     if (outcome.kind === 'unavailable') return outcome;
-    const { reply, sentAt, receivedAt } = outcome;
+    const { reply, sentAt, receivedAt, confirmed } = outcome;
     this.#serverClock.observe(Number(reply[0]) / 1_000, sentAt, receivedAt);
     switch (reply[1]) {
       case 'granted':
-        return { kind: 'granted', fencingToken: Number(reply[2]), sentAt, othersWait: false };
+        return ifConfirmed(
+          { kind: 'granted', fencingToken: Number(reply[2]), sentAt, othersWait: false },
+          confirmed,
+        );
       case 'busy':
         return {
           kind: 'busy',
@@ -385,9 +401,10 @@ export class RedisBackend implements LockBackend {
       if (!mayBeOne) return leases.map(() => outcome);
       return (await Promise.all(leases.map((lease) => this.#extendTogether([lease])))).flat();
     }
-    const { reply, sentAt, receivedAt } = outcome;
+    const { reply, sentAt, receivedAt, confirmed } = outcome;
     this.#serverClock.observe(Number(reply[0]) / 1_000, sentAt, receivedAt);
-    const extended: ExtendOutcome = { kind: 'extended', sentAt };
+    // A failover to a replica that knows only the older end would free the key before the holder's new deadline.
+    const extended = await ifConfirmed<ExtendOutcome>({ kind: 'extended', sentAt }, confirmed);
     return leases.map((_, index) => (reply[1][index] === '1' ? extended : TAKEN));
   }
 
@@ -398,13 +415,13 @@ export class RedisBackend implements LockBackend {
       keys.push(this.#prefixed(name.owner));
       tokens += `${token} `;
     }
-    return this.#connection.run(EXTEND, keys, [leases[0]?.ttl ?? 0, tokens]);
+    return this.#grants.run(EXTEND, keys, [leases[0]?.ttl ?? 0, tokens]);
   }
 
   #prolong(leases: readonly HeldToken[]): Promise<Replied<ExtendReply> | Unavailable> {
     const keys = leases.flatMap(({ name }) => this.#waitKeysOf(name));
     const tokens = leases.map(({ token }) => token);
-    return this.#connection.run(PROLONG, keys, [leases[0]?.ttl ?? 0, ...tokens]);
+    return this.#grants.run(PROLONG, keys, [leases[0]?.ttl ?? 0, ...tokens]);
   }
 
   release(request: ReleaseRequest): Promise<ReleaseOutcome> {
@@ -505,6 +522,7 @@ export class RedisBackend implements LockBackend {
 
   async close(): Promise<void> {
     this.wakeUp.close();
+    this.#confirmed?.close();
     this.#connection.close();
   }
 
@@ -546,6 +564,7 @@ export interface RedisBackendOptions {
   readonly prefix: string;
   readonly wakeUp: 'publish' | 'poll';
   readonly application: string | undefined;
+  readonly replicas?: ResolvedReplicas | undefined;
 }
 
 /** What is known of a holder, beside its lease, as it's kept with it. */
@@ -554,6 +573,14 @@ interface HolderFacts extends Partial<Pick<HolderState, 'application' | 'label'>
   readonly pid: number;
   /** On which its process listens. */
   readonly channel: string;
+}
+
+/** What was granted or prolonged, or why it can't be relied on. */
+function ifConfirmed<T extends { readonly kind: string }>(
+  outcome: T,
+  confirmed: Promise<Unavailable | undefined> | undefined,
+): T | Promise<T | Unavailable> {
+  return confirmed === undefined ? outcome : confirmed.then((failure) => failure ?? outcome);
 }
 
 const TAKEN = { kind: 'taken' } as const;

@@ -1,12 +1,15 @@
 import { type Cluster, Redis, type RedisOptions } from 'ioredis';
 
 import { Agenda, type AgendaEntry } from '../agenda.js';
-import type { Unavailable } from '../backend/lock-backend.js';
+import type { Unavailable } from '../backend/unavailable.js';
 import type { Clock, Timer } from '../clock.js';
 import { LockUnavailableError } from '../errors.js';
 import type { LockEmitter } from '../events.js';
 import type { LockConnection } from '../options.js';
 import { isUnknownScript, type Script } from './script.js';
+import type { Replied, ScriptRunner } from './script-runner.js';
+
+export type { Replied };
 
 export type RedisClient = Redis | Cluster;
 
@@ -145,7 +148,7 @@ function isCluster(value: unknown): value is Cluster {
  * While connecting for the first time, a command waits for it, up to the command timeout. While reconnecting it fails
  * at once. Every outcome is a value: a reply, or why there's none and whether the command may have run.
  */
-export class Connection {
+export class Connection implements ScriptRunner {
   readonly client: RedisClient;
   #state: 'connecting' | 'ready' | 'reconnecting' = 'connecting';
   #lastError: unknown;
@@ -207,6 +210,10 @@ export class Connection {
     return this.#connectBy(this.clock.now() + this.commandTimeout);
   }
 
+  get isReady(): boolean {
+    return this.#state === 'ready';
+  }
+
   /**
    * Runs a script. `sentAt`: local time just before it was written. Everything that it takes (to connect, to send the
    * source to a server that doesn't know it) ends by the deadline, and within the command timeout. It's written before
@@ -223,6 +230,25 @@ export class Connection {
       deadline,
       () => script.runBySource(this.client, keys, args),
     );
+  }
+
+  /** Sends any command, with the same bounds as a script. */
+  send<R>(
+    command: (client: RedisClient) => Promise<R>,
+    deadline?: number,
+  ): Promise<Replied<R> | Unavailable> {
+    return this.#send(() => command(this.client), deadline);
+  }
+
+  /** What is sent in there leaves in one write. */
+  together<T>(work: () => T): T {
+    const { stream } = this.client as { stream?: Partial<Corkable> };
+    stream?.cork?.();
+    try {
+      return work();
+    } finally {
+      stream?.uncork?.();
+    }
   }
 
   /** The server's clock, as seconds and microseconds. */
@@ -440,11 +466,4 @@ class Call implements AgendaEntry {
 interface Corkable {
   cork(): void;
   uncork(): void;
-}
-
-export interface Replied<R> {
-  readonly kind: 'reply';
-  readonly reply: R;
-  readonly sentAt: number;
-  readonly receivedAt: number;
 }

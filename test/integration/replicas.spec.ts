@@ -1,0 +1,268 @@
+/**
+ * `replicas`: P1 across a failover to a replica, as far as it has confirmed.
+ *
+ * Model: a master and a replica of it, and lockers of this process. A frozen replica is still connected, and confirms
+ * nothing: what WAIT must not count. A replica whose link is cut keeps what it had, and is promoted like that.
+ */
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { Redis } from 'ioredis';
+import { LockUnavailableError } from '../../lib/core/errors.js';
+import { Locker } from '../../lib/core/locker.js';
+import type { LockerOptions } from '../../lib/core/options.js';
+import { eventually } from '../support/eventually.js';
+import { keysInUse, recordOf } from '../support/lock-keys.js';
+import { RedisServer } from '../support/redis-server.js';
+
+const COMMAND_TIMEOUT = 800;
+const REPLICAS = { atLeast: 1, timeout: 100 };
+const TTL = 1_500;
+const SLACK = 400;
+
+let master: RedisServer;
+let replica: RedisServer;
+let onMaster: Redis;
+const opened: { close(): unknown }[] = [];
+
+beforeEach(async () => {
+  master = await RedisServer.start({ args: ['--repl-diskless-sync-delay', '0'] });
+  replica = await RedisServer.start({ args: ['--replicaof', '127.0.0.1', String(master.port)] });
+  onMaster = clientOf(master);
+  await inSync();
+});
+
+afterEach(async () => {
+  await Promise.all(opened.splice(0).map((one) => one.close()));
+  await Promise.all([master.stop(), replica.stop()]);
+});
+
+function clientOf(server: RedisServer): Redis {
+  const client = new Redis(server.url);
+  client.on('error', () => {});
+  opened.push({ close: () => client.disconnect() });
+  return client;
+}
+
+function openLocker(options: Partial<LockerOptions> = {}): Locker {
+  const locker = new Locker({
+    connection: master.url,
+    commandTimeout: COMMAND_TIMEOUT,
+    ttl: TTL,
+    drainTimeout: 1,
+    ...options,
+  });
+  opened.push(locker);
+  return locker;
+}
+
+/** The replica has all that was written up to now. */
+async function inSync(): Promise<void> {
+  await onMaster.set('mark', '1');
+  await eventually(async () => (await onMaster.wait(1, 50)) === 1, { timeout: 10_000 });
+}
+
+/** It stays a replica and keeps its data, and misses what is written from now on. */
+async function cutLink(): Promise<void> {
+  expect(await replica.command('REPLICAOF', '127.0.0.1', '1')).toBe('+OK\r\n');
+}
+
+/** The master is gone from one moment to the next, and the replica takes its place with what it has. */
+async function failOver(): Promise<void> {
+  await master.kill();
+  expect(await replica.command('REPLICAOF', 'NO', 'ONE')).toBe('+OK\r\n');
+}
+
+async function refusalOf(call: Promise<unknown>): Promise<LockUnavailableError> {
+  const error = await call.then(
+    () => 'it was granted',
+    (thrown: unknown) => thrown,
+  );
+  expect(error).toBeInstanceOf(LockUnavailableError);
+  return error as LockUnavailableError;
+}
+
+describe('a failover that loses what the replica does not have', () => {
+  it('gives a key twice without `replicas`', async () => {
+    const first = openLocker();
+    await first.connect();
+    await cutLink();
+    const lock = await first.acquire('k', { ttl: '10s' });
+    await failOver();
+    const rival = openLocker({ connection: replica.url });
+    const second = await rival.acquire('k');
+    // Both believe that they hold it alone.
+    expect([lock.isHeld, second.isHeld]).toEqual([true, true]);
+  });
+
+  it('gives it once with `replicas`: the first was never granted', async () => {
+    const first = openLocker({ replicas: REPLICAS });
+    await first.connect();
+    await cutLink();
+    expect(await refusalOf(first.acquire('k'))).toMatchObject({ reason: 'replicas', confirmed: 0 });
+    await failOver();
+    const rival = openLocker({ connection: replica.url });
+    expect((await rival.acquire('k')).isHeld).toBe(true);
+  });
+
+  it('gives it once with `replicas`: the replica knows of the one that was granted', async () => {
+    const first = openLocker({ replicas: REPLICAS });
+    const lock = await first.acquire('k', { ttl: '10s' });
+    await failOver();
+    const rival = openLocker({ connection: replica.url });
+    expect(await rival.tryAcquire('k')).toBeNull();
+    expect(lock.isHeld).toBe(true);
+  });
+
+  it('ends a lease whose renewals only the master knew', async () => {
+    const first = openLocker({ replicas: REPLICAS });
+    const lock = await first.acquire('k');
+    const deadline = performance.now() + lock.remaining;
+    await cutLink();
+    const rival = openLocker({ connection: replica.url });
+    await failOver();
+    const second = await rival.acquire('k', { waitTimeout: '5s' });
+    // The server's end comes after the holder's deadline, of which the holder knew all the time.
+    expect(lock.isHeld).toBe(false);
+    expect(performance.now()).toBeGreaterThan(deadline);
+    expect(second.isHeld).toBe(true);
+  });
+});
+
+describe('a grant', () => {
+  it.each([
+    ['alone', (locker: Locker) => locker.acquire('k')],
+    ['by a try', (locker: Locker) => locker.tryAcquire('k')],
+    ['shared', (locker: Locker) => locker.acquire('k', { mode: 'shared' })],
+    ['under a limit', (locker: Locker) => locker.acquire('k', { limit: 3 })],
+    ['of several keys', (locker: Locker) => locker.acquire(['k', 'l'])],
+  ])('%s is confirmed, or undone and refused', async (_how, take) => {
+    const locker = openLocker({ replicas: REPLICAS });
+    const lock = await take(locker);
+    expect(await recordOf(clientOf(replica), 'lock:{k}')).toMatchObject({ ended: false });
+    await lock?.release();
+    await inSync();
+
+    replica.pause();
+    const askedAt = performance.now();
+    const error = await refusalOf(take(locker));
+    expect(performance.now() - askedAt).toBeLessThan(COMMAND_TIMEOUT + SLACK);
+    expect(error).toMatchObject({ reason: 'replicas', confirmed: 0, wanted: 1, key: 'k' });
+    await eventually(async () => (await keysInUse(onMaster)).every((key) => key === 'mark'));
+    replica.resume();
+  });
+
+  it('is confirmed by as many as are wanted', async () => {
+    const locker = openLocker({ replicas: { atLeast: 2, timeout: 100 } });
+    const error = await refusalOf(locker.acquire('k'));
+    expect(error).toMatchObject({ reason: 'replicas', confirmed: 1, wanted: 2 });
+    expect(error.message).toMatch(/\(1 of 2 replicas\).*check the replicas/);
+  });
+
+  it('is confirmed also where the server had forgotten the scripts', async () => {
+    const locker = openLocker({ replicas: REPLICAS });
+    await (await locker.acquire('k')).release();
+    await inSync();
+    await onMaster.script('FLUSH');
+    replica.pause();
+    // A WAIT in front of the script would find that the replica has all there was before.
+    expect(await refusalOf(locker.acquire('k'))).toMatchObject({ reason: 'replicas' });
+    replica.resume();
+    expect((await locker.acquire('k')).isHeld).toBe(true);
+  });
+
+  it('to one who waited is confirmed as well, and waited for until the replica is back', async () => {
+    const locker = openLocker({ replicas: REPLICAS, localHandover: false });
+    const rival = openLocker();
+    const held = await rival.acquire('k');
+    const waiting = locker.acquire('k', { waitTimeout: '8s' });
+    await eventually(async () => (await onMaster.zcard('lock:{k}:q')) === 1);
+    replica.pause();
+    await held.release();
+    let isGranted = false;
+    void waiting.then(() => (isGranted = true));
+    // It was granted and undone at least once.
+    await eventually(async () => (await callsOf('wait')) >= 3, { timeout: 5_000 });
+    expect(isGranted).toBe(false);
+    replica.resume();
+    expect((await waiting).isHeld).toBe(true);
+    expect(await recordOf(clientOf(replica), 'lock:{k}')).toMatchObject({ ended: false });
+  });
+
+  it('need not wait where it says that the key is busy', async () => {
+    const held = await openLocker().acquire('k');
+    const locker = openLocker({ replicas: { atLeast: 1, timeout: 700 }, ttl: 5_000 });
+    await locker.connect();
+    replica.pause();
+    const askedAt = performance.now();
+    expect(await locker.tryAcquire('k')).toBeNull();
+    expect(performance.now() - askedAt).toBeLessThan(700);
+    expect(held.isHeld).toBe(true);
+    replica.resume();
+  });
+
+  it('shares its WAIT with those that are under way', async () => {
+    const locker = openLocker({ replicas: REPLICAS });
+    await (await locker.acquire('k')).release();
+    await onMaster.config('RESETSTAT');
+    const keys = Array.from({ length: 100 }, (_, index) => `k${index}`);
+    const locks = await Promise.all(keys.map((key) => locker.acquire(key)));
+    expect(locks.every(({ isHeld }) => isHeld)).toBe(true);
+    expect(await callsOf('evalsha')).toBe(100);
+    expect(await callsOf('wait')).toBeLessThan(10);
+  });
+});
+
+describe('a renewal', () => {
+  it('counts only where it is confirmed', async () => {
+    const locker = openLocker({ replicas: REPLICAS });
+    const lock = await locker.acquire('k');
+    const deadline = performance.now() + lock.remaining;
+    await lock.extend();
+    expect(performance.now() + lock.remaining).toBeGreaterThan(deadline);
+
+    const jeopardies: unknown[] = [];
+    locker.on('jeopardy', (event) => jeopardies.push(event));
+    const before = performance.now() + lock.remaining;
+    replica.pause();
+    await expect(lock.extend()).rejects.toMatchObject({ reason: 'replicas', confirmed: 0 });
+    expect(performance.now() + lock.remaining).toBeLessThanOrEqual(before + 1);
+    await eventually(() => !lock.isHeld, { timeout: TTL + 1_000 });
+    expect(performance.now()).toBeGreaterThanOrEqual(before - 1);
+    expect(lock.state).toBe('lost');
+    expect(jeopardies).not.toHaveLength(0);
+    replica.resume();
+  });
+
+  it('is tried again, so that a short outage of the replica costs no lease', async () => {
+    const locker = openLocker({ replicas: REPLICAS });
+    const [alone, shared] = [
+      await locker.acquire('k'),
+      await locker.acquire('s', { mode: 'shared' }),
+    ];
+    const first = performance.now() + alone.remaining;
+    replica.pause();
+    await eventually(async () => (await callsOf('wait')) >= 4, { timeout: 5_000 });
+    replica.resume();
+    await eventually(() => performance.now() > first + 300, { timeout: 5_000 });
+    expect([alone.isHeld, shared.isHeld]).toEqual([true, true]);
+  });
+});
+
+describe('aof: true', () => {
+  it('works where the server knows WAITAOF, and is refused with the reason elsewhere', async () => {
+    const isKnown = ((await onMaster.call('COMMAND', 'INFO', 'WAITAOF')) as unknown[])[0] !== null;
+    const locker = openLocker({ replicas: { ...REPLICAS, aof: true } });
+    // Neither server has its AOF on.
+    const error = await refusalOf(locker.acquire('k'));
+    expect(error).toMatchObject({ reason: 'replicas', wanted: 1, confirmed: undefined });
+    expect(error.cause).toMatchObject({ code: 'LOCK_CONFIG', option: 'replicas.aof' });
+    expect((error.cause as Error).message).toMatch(/Redis 7\.2 or later.*`appendonly yes`/);
+    const refusal = String((error.cause as Error).cause);
+    expect(refusal).toMatch(isKnown ? /appendonly/ : /unknown command/);
+    await eventually(async () => (await keysInUse(onMaster)).every((key) => key === 'mark'));
+  });
+});
+
+async function callsOf(command: string): Promise<number> {
+  const stats = await onMaster.info('commandstats');
+  return Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(stats)?.[1] ?? 0);
+}
