@@ -6,6 +6,7 @@ import type {
   ReleaseRequest,
 } from './backend/lock-backend.js';
 import type { Clock, Timer } from './clock.js';
+import type { LockName } from './lock-name.js';
 
 /** Our idea of the server's clock may be off by about this much, in ms. */
 const CLOCK_MARGIN = 50;
@@ -14,7 +15,7 @@ const LONGEST_RETRY = 1_000;
 
 /**
  * Undoes, behind the caller's back, what a token may have left at the backend: an acquire whose outcome is unknown,
- * a place in the queue that's no longer wanted, a release that failed, a lease that was lost.
+ * a place in the queue that's no longer wanted, a release that failed, a lease that was lost, a run that never began.
  *
  * Each is tried until it succeeds or until the key would have expired anyway; no caller can cancel it. Where the
  * command it follows may still be on its way (over another connection, so in any order), it's done once more when
@@ -38,13 +39,21 @@ export class CleanUp {
 
   /** `refusedAfter`: monotonic time from which on a command in doubt would be refused; leave it out where none is. */
   cancel(held: HeldToken & CancelRequest, refusedAfter?: number): void {
-    const settledAt = refusedAfter === undefined ? 0 : refusedAfter + CLOCK_MARGIN;
-    this.#start(() => this.backend.cancel(held), held.ttl, settledAt);
+    void this.#start(() => this.backend.cancel(held), held.ttl, settledAfter(refusedAfter));
   }
 
   /** Goes on with a release that failed. Unlike a cancel, it keeps the key for what is left of `holdAtLeast`. */
   release(request: () => ReleaseRequest): void {
-    this.#start(() => this.backend.release(request()), request().ttl, 0);
+    void this.#start(() => this.backend.release(request()), request().ttl, 0);
+  }
+
+  /**
+   * Takes back the claim of a run whose work was never begun; tried for `lasts` ms. Resolves at the end, whatever came of it.
+   * @see {@link cancel} for `refusedAfter`
+   */
+  abandon(name: LockName, token: string, lasts: number, refusedAfter?: number): Promise<void> {
+    const { runs } = this.backend;
+    return this.#start(() => runs.abandon(name, token), lasts, settledAfter(refusedAfter));
   }
 
   /** Waits for those under way: each makes its last try at once. Bounded by two commands. */
@@ -54,9 +63,14 @@ export class CleanUp {
     await Promise.all(this.#running);
   }
 
-  #start(send: () => Promise<{ readonly kind: string }>, ttl: number, settledAt: number): void {
+  #start(
+    send: () => Promise<{ readonly kind: string }>,
+    ttl: number,
+    settledAt: number,
+  ): Promise<void> {
     const work = this.#untilDone(send, ttl, settledAt).finally(() => this.#running.delete(work));
     this.#running.add(work);
+    return work;
   }
 
   async #untilDone(
@@ -90,4 +104,9 @@ export class CleanUp {
       this.#pauses.add(end);
     });
   }
+}
+
+/** Monotonic time from which on a command in doubt is refused for sure. */
+function settledAfter(refusedAfter: number | undefined): number {
+  return refusedAfter === undefined ? 0 : refusedAfter + CLOCK_MARGIN;
 }

@@ -230,8 +230,10 @@ export class Locker {
       random,
       defaults: this.#options.defaults,
       commandTimeout,
+      cleanUp: this.#cleanUp,
       application: this.#options.application,
       acquire: (key, lockOptions) => this.#take(key, lockOptions, waitOrThrow) as Promise<HeldLock>,
+      settled: () => this.#onSettled?.(),
     });
   }
 
@@ -489,7 +491,7 @@ export class Locker {
 
   /** Whether no command for a lock is under way that isn't a queue's. */
   get #isIdle(): boolean {
-    return this.#releasing === 0 && this.#tries.size === 0;
+    return this.#releasing === 0 && this.#tries.size === 0 && this.#runOnce.claims === 0;
   }
 
   /** Ends when the condition holds, or after the timeout. Looked at whenever a lease, a queue or a try ends. */

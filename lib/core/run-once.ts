@@ -4,9 +4,16 @@ import { hostname } from 'node:os';
 import { watchAbort } from './abort-watch.js';
 import { Backoff } from './backoff.js';
 import { FENCE_RANGE, type LockBackend } from './backend/lock-backend.js';
-import type { ClaimReply, ClaimRequest, FinishRequest, StoredRun } from './backend/run-store.js';
+import type {
+  ClaimOutcome,
+  ClaimReply,
+  ClaimRequest,
+  FinishRequest,
+  StoredRun,
+} from './backend/run-store.js';
 import type { Unavailable } from './backend/unavailable.js';
 import { runHolding } from './call-chain.js';
+import type { CleanUp } from './clean-up.js';
 import type { Clock, Timer } from './clock.js';
 import { LONGEST_DURATION } from './duration.js';
 import { LockConfigError, LockTimeoutError, LockUnavailableError } from './errors.js';
@@ -37,6 +44,8 @@ const MINUTE = 60_000;
 /** With `retryCrashed`: what crashes its runner twice, may crash every replica. */
 const MOST_ATTEMPTS = 2;
 const TOKEN_BYTES = 9;
+/** A tick that's longer ago is of no use to whoever could claim it again. */
+const LONGEST_ABANDONING = 3_600_000;
 const FIRST_RETRY = 50;
 const LONGEST_RETRY = 1_000;
 
@@ -44,7 +53,8 @@ const LONGEST_RETRY = 1_000;
  * Runs each tick of a scheduled job once, on whichever replica claims it first.
  *
  *     look ──open──▶ lock ──▶ claim ──begun──▶ work ──▶ record its end ──▶ release
- *      │ ▲                      └─refused─┐
+ *      │ ▲                      ├─unknown, or begun too late─▶ abandoned behind the caller's back, and thrown
+ *      │ │                      └─refused─┐
  *      │ └─────────────────────────────────┘
  *      ├─ decided | late ──▶ skipped
  *      └─ running, and it may be retried ──▶ wait for the lock of its runner; it has ended ──▶ claim
@@ -59,7 +69,16 @@ const LONGEST_RETRY = 1_000;
  * have crashed, once and for all; whoever meets such a record finds that out by asking for the lock, and tells the store.
  */
 export class RunOnce {
+  /** Runs that were claimed, or may have been, and never begun: those whose removal isn't confirmed, by job. */
+  readonly #abandoned = new Map<string, Set<string>>();
+  #claims = 0;
+
   constructor(private readonly context: RunOnceContext) {}
+
+  /** How many claims are under way that may have to be taken back. */
+  get claims(): number {
+    return this.#claims;
+  }
 
   async run<T>(
     job: string,
@@ -75,13 +94,16 @@ export class RunOnce {
     }
     const name = jobName(options.prefix, job);
     const giveUpAt = clock.now() + options.per;
-    const claim = new Claim(this.context, name, options, wallClock());
+    const abandoned = () => [...(this.#abandoned.get(name.owner) ?? [])];
+    const claim = new Claim(this.context, name, options, wallClock(), abandoned);
     for (;;) {
       const seen = await claim.look();
       if (seen.kind === 'decided' || seen.kind === 'late') return skipped(job, seen);
       if (seen.kind === 'running' && !claim.mayRetry(seen.run)) return skipped(job, seen);
-      const lock = await this.#lockFor(claim, options, seen.run, giveUpAt);
-      const run = lock && (await this.#begin(claim, lock, seen.run));
+      // One of its own each time: that of the last try may be taken yet, where its release has failed.
+      const id = seen.run?.lock ?? randomId();
+      const lock = await this.#lockFor(claim, options, id, seen.run, giveUpAt);
+      const run = lock && (await this.#begin(claim, lock, id, seen.run));
       if (lock !== undefined && run !== undefined) {
         return this.#perform(name, options, lock, run, work);
       }
@@ -108,6 +130,7 @@ export class RunOnce {
   async #lockFor(
     claim: Claim,
     options: ResolvedRunOnceOptions,
+    id: string,
     earlier: StoredRun | undefined,
     giveUpAt: number,
   ): Promise<HeldLock | undefined> {
@@ -118,7 +141,7 @@ export class RunOnce {
       ttl,
       mode: 'exclusive' as const,
       renew: true,
-      prefix: lockPrefix(prefix, earlier?.lock ?? claim.token),
+      prefix: lockPrefix(prefix, id),
       ...(maxHold < Number.POSITIVE_INFINITY && { maxHold }),
       // A default of the locker's would keep those waiting who wait for the end of this run.
       ...(defaults.holdAtLeast > 0 && { holdAtLeast: 1 }),
@@ -140,17 +163,26 @@ export class RunOnce {
   async #begin(
     claim: Claim,
     lock: HeldLock,
+    id: string,
     earlier: StoredRun | undefined,
   ): Promise<StoredRun | undefined> {
+    this.#claims += 1;
     try {
       if (earlier?.fence === String(lock.fencingToken)) {
         // Below that very run, whose lock was entered again: it will never end before this call does.
         claim.retryNoMore();
       } else {
         if (earlier !== undefined) claim.findings.bury(earlier);
-        const reply = await claim.begin(earlier?.lock ?? claim.token, lock);
+        const refusedAfter = this.context.clock.now() + this.context.commandTimeout;
+        const outcome = await claim.begin(id, lock);
+        if (outcome.kind === 'unavailable' && outcome.mayHaveRun) {
+          this.#abandon(claim, refusedAfter);
+        }
+        const reply = answered(claim.job, outcome);
         // Claimed, and the lock gone before the work could begin: the event loop was blocked, or the locker closed.
-        if (reply.kind === 'expired' || (reply.kind === 'begun' && !lock.isHeld)) {
+        const tooLate = reply.kind === 'begun' && !lock.isHeld;
+        if (tooLate) this.#abandon(claim);
+        if (tooLate || reply.kind === 'expired') {
           const cause = lock.isHeld ? undefined : lock.lostError();
           throw new LockUnavailableError(lock.key, 'no-answer', cause);
         }
@@ -159,9 +191,27 @@ export class RunOnce {
     } catch (error) {
       await lock.release();
       throw error;
+    } finally {
+      this.#claims -= 1;
+      this.context.settled();
     }
     await lock.release();
     return undefined;
+  }
+
+  /**
+   * Takes a claim back behind the caller's back. Sent before the lock is given up, so that who waits for it finds the tick
+   * as it was; until it's confirmed, the claims of this process ask for it as well.
+   */
+  #abandon({ name, token, per }: Claim, refusedAfter?: number): void {
+    const { owner } = name;
+    const abandoned = this.#abandoned.get(owner) ?? new Set();
+    this.#abandoned.set(owner, abandoned.add(token));
+    const lasts = Math.min(per, LONGEST_ABANDONING);
+    void this.context.cleanUp.abandon(name, token, lasts, refusedAfter).then(() => {
+      abandoned.delete(token);
+      if (abandoned.size === 0) this.#abandoned.delete(owner);
+    });
   }
 
   async #perform<T>(
@@ -231,12 +281,13 @@ export class RunOnce {
 /** One call's claim on its tick, with what it has found out so far. */
 class Claim {
   readonly job: string;
+  readonly name: LockName;
   /** Of this call, and so of the run that it may begin. */
-  readonly token = randomBytes(TOKEN_BYTES).toString('base64url');
+  readonly token = randomId();
   readonly findings: Findings;
   readonly #context: RunOnceContext;
-  readonly #name: LockName;
-  readonly #request: Omit<ClaimRequest, 'attempts' | 'dead' | 'alive'>;
+  readonly #abandoned: () => readonly string[];
+  readonly #request: Omit<ClaimRequest, 'attempts' | 'dead' | 'alive' | 'abandoned'>;
   #attempts: number;
 
   constructor(
@@ -244,13 +295,15 @@ class Claim {
     name: LockName,
     options: ResolvedRunOnceOptions,
     reading: number,
+    abandoned: () => readonly string[],
   ) {
+    this.#abandoned = abandoned;
     const { at, per, overlap, keep, retain, retryCrashed, prefix } = options;
     const instant = at?.getTime() ?? instantOf(reading, per);
     const { application } = context;
     this.job = name.key;
     this.#context = context;
-    this.#name = name;
+    this.name = name;
     this.#attempts = retryCrashed ? MOST_ATTEMPTS : 1;
     this.findings = new Findings(context, prefix, name.key);
     this.#request = {
@@ -273,7 +326,7 @@ class Claim {
   /** Whether the tick could be begun, with nothing left unknown of those that run. */
   async look(): Promise<ClaimReply> {
     for (;;) {
-      const seen = await this.#ask(this.#request.run);
+      const seen = answered(this.job, await this.#ask(this.#request.run));
       // Each that is met is asked for once, so that it ends.
       const unknown = seen.running.filter((run) => !this.findings.has(run));
       await this.findings.ask(unknown);
@@ -283,8 +336,12 @@ class Claim {
   }
 
   /** Begins it, under the lock that is so called. */
-  begin(id: string, { fencingToken }: Lock): Promise<ClaimReply> {
+  begin(id: string, { fencingToken }: Lock): Promise<ClaimOutcome> {
     return this.#ask({ ...this.#request.run, lock: id, fence: String(fencingToken) });
+  }
+
+  get per(): number {
+    return this.#request.per;
   }
 
   /** Whether a run that is under way is this call's business, should its runner crash. */
@@ -296,11 +353,11 @@ class Claim {
     this.#attempts = 1;
   }
 
-  async #ask(run: ClaimRequest['run']): Promise<ClaimReply> {
+  #ask(run: ClaimRequest['run']): Promise<ClaimOutcome> {
     const { dead, alive } = this.findings;
-    const request = { ...this.#request, attempts: this.#attempts, run, dead, alive };
-    const outcome = await this.#context.backend.runs.claim(this.#name, request);
-    return answered(this.#name.key, outcome);
+    const abandoned = this.#abandoned();
+    const request = { ...this.#request, attempts: this.#attempts, run, dead, alive, abandoned };
+    return this.#context.backend.runs.claim(this.name, request);
   }
 }
 
@@ -365,11 +422,18 @@ export interface RunOnceContext {
   readonly random: () => number;
   readonly defaults: ResolvedLockOptions;
   readonly commandTimeout: number;
+  readonly cleanUp: CleanUp;
   readonly application: string | undefined;
   acquire(
     key: string,
     options: Omit<LockOptions, 'onBusy'> & { onBusy: 'wait' | 'throw' },
   ): Promise<HeldLock>;
+  /** A claim is no longer under way. */
+  settled(): void;
+}
+
+function randomId(): string {
+  return randomBytes(TOKEN_BYTES).toString('base64url');
 }
 
 /** The instant that a reading of the wall clock stands for: a multiple of the period, where there's one near. */

@@ -57,7 +57,8 @@ export type RunOutcome<T> =
 
 /**
  * Why a tick wasn't run here: another replica runs it now (`claimed`), has run it (`done`, also where it failed), or has
- * crashed while it did (`crashed`); an earlier tick was still running (`overlap`); a later one has begun (`late`).
+ * crashed while it did (`crashed`); an earlier tick was still running (`overlap`); a later one has begun,
+ * or so many are recorded that this one would be forgotten (`late`).
  */
 export type SkipReason = 'claimed' | 'done' | 'crashed' | 'overlap' | 'late';
 
@@ -78,16 +79,50 @@ const LONGEST_MESSAGE = 500;
 
 export function doneWith(result: unknown): RunEnd {
   if (result === undefined) return { state: 'done' };
+  if (lengthOfBinary(result) > LONGEST_RESULT_BYTES) return { state: 'done', omitted: 'too-long' };
   let json: string | undefined;
   try {
-    json = JSON.stringify(result) as string | undefined;
-  } catch {
+    json = JSON.stringify(result, sizeCheck(LONGEST_RESULT_BYTES)) as string | undefined;
+  } catch (error) {
+    if (error === TOO_LONG) return { state: 'done', omitted: 'too-long' };
     // Circular, or with a BigInt in it.
   }
   if (json === undefined) return { state: 'done', omitted: 'not-json' };
   return Buffer.byteLength(json) > LONGEST_RESULT_BYTES
     ? { state: 'done', omitted: 'too-long' }
     : { state: 'done', result: json };
+}
+
+const TOO_LONG = Symbol('too long');
+
+/**
+ * A replacer for `JSON.stringify` that replaces nothing, and throws TOO_LONG as soon as the text is sure to be longer than
+ * the limit: to write a result of many MB in full, only to leave it out, would block the process for seconds.
+ */
+function sizeCheck(limit: number): (this: unknown, key: string, value: unknown) => unknown {
+  let least = 0;
+  const add = (length: number) => {
+    least += length;
+    if (least > limit) throw TOO_LONG;
+  };
+  return function check(key, value) {
+    const isOmitted = value === undefined || typeof value === 'function';
+    if (Array.isArray(this)) add(1);
+    else if (!isOmitted) add(key.length);
+    if (typeof value === 'string') {
+      add(value.length);
+    } else if (typeof value === 'object' && value !== null) {
+      // With a comma or a bracket for each, beside what it is.
+      if (Array.isArray(value)) add(value.length);
+      for (const part of Object.values(value)) add(lengthOfBinary(part));
+    }
+    return value;
+  };
+}
+
+/** Of how many numbers binary data consists. They would all be listed before the first of them could be counted. */
+function lengthOfBinary(value: unknown): number {
+  return ArrayBuffer.isView(value) && 'length' in value ? (value as Uint8Array).length : 0;
 }
 
 export function failedWith(error: unknown): RunEnd {

@@ -5,8 +5,11 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { Redis } from 'ioredis';
 import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
 import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
+import type { ClaimOutcome, ClaimReply, ClaimRequest } from '../../lib/core/backend/run-store.js';
+import type { Unavailable } from '../../lib/core/backend/unavailable.js';
 import { systemClock } from '../../lib/core/clock.js';
 import { LockEmitter } from '../../lib/core/events.js';
+import type { LockName } from '../../lib/core/lock-name.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
 import { eventually } from '../support/eventually.js';
@@ -119,6 +122,37 @@ describe('runOnce, where Redis is away,', () => {
     },
   );
 
+  it.each([false, true])(
+    'leaves the tick to another replica, and to a retry, where the answer to its claim is lost: retryCrashed %p',
+    async (retryCrashed) => {
+      const proxy = await TcpProxy.start(server.port);
+      closables.push(proxy);
+      const [locker, other] = [open({ connection: proxy.url }), open()];
+      await locker.runOnce('warm', { per: '1m' }, () => undefined);
+      for (const retrier of [locker, other]) {
+        const job = `lost claim ${retryCrashed} ${retrier === other ? 'other' : 'same'}`;
+        const options = { per: '1m', at: new Date(0), retryCrashed } as const;
+        let scripts = 0;
+        proxy.onRequest = (bytes) => {
+          if (!bytes.includes('evalsha')) return 'pass';
+          scripts += 1;
+          return scripts === 3 ? 'cut-after-reply' : 'pass';
+        };
+        await expect(locker.runOnce(job, options, () => 'first')).rejects.toMatchObject({
+          code: 'LOCK_UNAVAILABLE',
+        });
+        expect(scripts).toBeGreaterThanOrEqual(3);
+        await eventually(async () => (await other.runs(job)).length === 0);
+        expect(await retrier.runOnce(job, options, () => 'again')).toMatchObject({
+          kind: 'ran',
+          attempt: 1,
+          result: 'again',
+        });
+        expect(await other.runs(job)).toMatchObject([{ state: 'done', attempt: 1 }]);
+      }
+    },
+  );
+
   it('records the end of a run when it is back, while the lock lasts; others wait until then', async () => {
     const proxy = await TcpProxy.start(server.port);
     closables.push(proxy);
@@ -168,5 +202,144 @@ describe('runOnce, where Redis is away,', () => {
     } finally {
       await client.config('SET', 'maxmemory', '0');
     }
+  });
+});
+
+describe('runOnce, where its claim comes to nothing,', () => {
+  const closables: Locker[] = [];
+
+  afterEach(async () => {
+    await Promise.all(closables.splice(0).map((each) => each.close()));
+  });
+
+  const lost: Unavailable = {
+    kind: 'unavailable',
+    reason: 'no-answer',
+    cause: undefined,
+    mayHaveRun: true,
+  };
+
+  type Claim = (name: LockName, request: ClaimRequest) => Promise<ClaimReply>;
+
+  /** Two processes, of which the first has its claims answered by `answer`, with what would truly answer them. */
+  function openTwo(
+    answer: (claim: () => Promise<ClaimReply>, request: ClaimRequest) => Promise<ClaimOutcome>,
+    options: Partial<LockerOptions> = {},
+  ): readonly [Locker, Locker] {
+    const store = new MemoryStore();
+    const backend = new MemoryBackend({ application: undefined }, store);
+    const claim: Claim = backend.runs.claim.bind(backend.runs);
+    backend.runs.claim = ((name, request) =>
+      request.run.lock === undefined
+        ? claim(name, request)
+        : answer(() => claim(name, request), request)) as Claim;
+    // As a connection that's closed.
+    const abandon = backend.runs.abandon.bind(backend.runs);
+    let closed = false;
+    backend.close = async () => {
+      closed = true;
+    };
+    backend.runs.abandon = async (name, token) => (closed ? lost : abandon(name, token));
+    const given = { connection: 'memory', drainTimeout: 1, ...options } as const;
+    const first = new Locker(given, { backend });
+    const second = new Locker(given, {
+      backend: new MemoryBackend({ application: undefined }, store),
+    });
+    closables.push(first, second);
+    return [first, second];
+  }
+
+  const at = new Date(0);
+
+  it('undoes one that arrives after it was undone, too', async () => {
+    let arrived = false;
+    let delayed = true;
+    const [first, second] = openTwo(
+      async (claim) => {
+        if (!delayed) return claim();
+        delayed = false;
+        setTimeout(() => void claim().then(({ kind }) => (arrived = kind === 'begun')), 50);
+        return lost;
+      },
+      { commandTimeout: 200 },
+    );
+    const options = { per: '1m', at } as const;
+    await expect(first.runOnce('job', options, () => 1)).rejects.toMatchObject({
+      code: 'LOCK_UNAVAILABLE',
+    });
+    await eventually(() => arrived);
+    expect(await second.runs('job')).toHaveLength(1);
+    // Its own process knows better, before it is undone for the second time.
+    expect(await first.runOnce('job', options, () => 2)).toMatchObject({ kind: 'ran', attempt: 1 });
+    expect(await second.runs('job')).toMatchObject([{ state: 'done', result: 2 }]);
+  });
+
+  it('is undone for the others once a claim that is late would be refused', async () => {
+    const [first, second] = openTwo(
+      async (claim) => {
+        setTimeout(() => void claim(), 50);
+        return lost;
+      },
+      { commandTimeout: 200 },
+    );
+    await expect(first.runOnce('job', { per: '1m', at }, () => 1)).rejects.toMatchObject({
+      code: 'LOCK_UNAVAILABLE',
+    });
+    await eventually(async () => (await second.runs('job')).length === 1);
+    await eventually(async () => (await second.runs('job')).length === 0);
+    expect(await second.runOnce('job', { per: '1m', at }, () => 2)).toMatchObject({ kind: 'ran' });
+  });
+
+  it('leaves the tick to others where its lock was gone before it knew that it had begun', async () => {
+    const [first, second] = openTwo(async (claim) => {
+      const reply = await claim();
+      await new Promise((resolve) => setTimeout(resolve, 150));
+      return reply;
+    });
+    let ran = false;
+    const options = { per: '1m', at, maxHold: 100 } as const;
+    const call = first.runOnce('job', options, () => {
+      ran = true;
+    });
+    await expect(call).rejects.toMatchObject({
+      code: 'LOCK_UNAVAILABLE',
+      cause: { reason: 'max-hold' },
+    });
+    expect(ran).toBe(false);
+    expect(await second.runOnce('job', options, () => 2)).toMatchObject({
+      kind: 'ran',
+      attempt: 1,
+      result: 2,
+    });
+  });
+
+  it('is undone also where the locker closes meanwhile', async () => {
+    let claimed!: () => void;
+    const underWay = new Promise<void>((resolve) => (claimed = resolve));
+    const [first, second] = openTwo(async (claim) => {
+      const reply = await claim();
+      claimed();
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      return reply;
+    });
+    const call = first.runOnce('job', { per: '1m', at }, () => 1);
+    const closed = underWay.then(() => first.close());
+    await expect(call).rejects.toMatchObject({ code: 'LOCK_UNAVAILABLE' });
+    await closed;
+    expect(await second.runs('job')).toEqual([]);
+  });
+
+  it('tries again under another lock: that of the last try may be taken yet', async () => {
+    // Where locks are kept by default, those of runs are for a moment.
+    let unsure = true;
+    const [first] = openTwo(
+      async (claim) => {
+        if (!unsure) return claim();
+        unsure = false;
+        return { kind: 'unsure', run: undefined, running: [] };
+      },
+      { holdAtLeast: '5s' },
+    );
+    expect(await first.runOnce('job', { per: '1m', at }, () => 1)).toMatchObject({ kind: 'ran' });
   });
 });

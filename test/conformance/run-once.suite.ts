@@ -138,6 +138,7 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         within: 5_000,
         dead,
         alive: [],
+        abandoned: [],
       };
       const reply = await backend.runs.claim(runsOf(), request);
       if (reply.kind === 'unavailable') throw new Error('Unavailable');
@@ -541,6 +542,17 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         override readonly name = 'Broken';
       }
 
+      /** Parts of results that were written as JSON. */
+      let written = 0;
+      function counted(): unknown {
+        return {
+          toJSON: () => {
+            written += 1;
+            return 'x';
+          },
+        };
+      }
+
       it.each<[unknown, { name: string; message: string }]>([
         [new Broken('no paper'), { name: 'Broken', message: 'no paper' }],
         [new Broken('x'.repeat(900)), { name: 'Broken', message: `${'x'.repeat(500)}…` }],
@@ -567,6 +579,9 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         expect(record?.duration).toEqual(expect.any(Number));
       });
 
+      const manyUndefined = Object.fromEntries(
+        Array.from({ length: 2_000 }, (_, n) => [`member ${n}`, undefined]),
+      );
       const circular: { self?: unknown } = {};
       circular.self = circular;
       it.each<[string, unknown, unknown, string | undefined]>([
@@ -581,6 +596,10 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         ['a BigInt', 1n, undefined, 'not-json'],
         ['a circle', circular, undefined, 'not-json'],
         ['a function', () => {}, undefined, 'not-json'],
+        ['a list that just fits', Array(511).fill(0), Array(511).fill(0), undefined],
+        ['a list that just does not', Array(512).fill(0), undefined, 'too-long'],
+        ['many members without a value', manyUndefined, {}, undefined],
+        ['a Buffer that fits', Buffer.from([1]), { type: 'Buffer', data: [1] }, undefined],
       ])('gives its result, and records what fits: %s', async (_, result, kept, omitted) => {
         const replica = open();
         const outcome = await replica.run({}, () => result);
@@ -589,6 +608,35 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         expect(await replica.locker.runs(job)).toMatchObject([
           { state: 'done', result: kept, resultOmitted: omitted },
         ]);
+      });
+
+      it.each<[string, () => unknown]>([
+        ['a list', () => Array.from({ length: 200_000 }, () => counted())],
+        ['a list in a list', () => [[[Array.from({ length: 200_000 }, () => counted())]]]],
+        ['members', () => ({ a: { b: Array.from({ length: 2_000 }, () => counted()) } })],
+      ])('is not written in full where it is huge: %s', async (_, make) => {
+        const replica = open();
+        written = 0;
+        await replica.run({}, () => make());
+        expect(await replica.locker.runs(job)).toMatchObject([{ resultOmitted: 'too-long' }]);
+        expect(written).toBeLessThan(2_000);
+      });
+
+      it.each<[string, (data: Buffer) => unknown]>([
+        ['alone', (data) => data],
+        ['as a member', (data) => ({ name: 'image', data })],
+        ['in a list', (data) => ['image', data]],
+      ])('is not turned into numbers where it is binary: %s', async (_, resultWith) => {
+        const replica = open();
+        const data = Buffer.alloc(2_000);
+        let turned = 0;
+        data.toJSON = () => {
+          turned += 1;
+          return { type: 'Buffer', data: [...data] };
+        };
+        await replica.run({}, () => resultWith(data));
+        expect(await replica.locker.runs(job)).toMatchObject([{ resultOmitted: 'too-long' }]);
+        expect(turned).toBe(0);
       });
 
       it('is told when its lock is lost; that is recorded, and thrown in place of its result', async () => {
@@ -677,6 +725,29 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         expect(await recorded()).toEqual([4, 3, 2].map((tick) => `${tick * MINUTE} done 1`));
       });
 
+      it('are no reason to run a tick again that is no longer among them', async () => {
+        const [runner, slow] = [open(), open()];
+        const end = await runner.begin({ keep: 2 });
+        for (let tick = 1; tick < 5; tick += 1) {
+          runner.reading = tick * MINUTE;
+          expect(await runner.run({ keep: 2 })).toMatchObject({ reason: 'overlap' });
+        }
+        await end();
+        // Skipped, and forgotten: of the last that was begun, it says nothing.
+        for (const tick of [1, 2]) {
+          slow.reading = tick * MINUTE;
+          expect(await slow.run({ keep: 2 })).toMatchObject({
+            kind: 'skipped',
+            reason: 'late',
+            run: { tick: new Date(T + 4 * MINUTE) },
+          });
+        }
+        slow.reading = 3 * MINUTE;
+        expect(await slow.run({ keep: 2 })).toMatchObject({ reason: 'overlap' });
+        slow.reading = 5 * MINUTE;
+        expect(await slow.run({ keep: 2 })).toMatchObject({ kind: 'ran' });
+      });
+
       it('never lose one that runs', async () => {
         const [runner, other] = [open(), open()];
         const end = await runner.begin({ keep: 2 });
@@ -715,6 +786,46 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         const again = await backend.runs.claim(runsOf(), request);
         expect(again).toMatchObject({ kind: 'begun', run: { token: request.run.token } });
         expect(await recorded()).toHaveLength(1);
+      });
+
+      it('forgets a run whose work was never begun, found to have crashed or not', async () => {
+        const { request, backend } = await claimAndCrash();
+        const { token } = request.run;
+        expect(await backend.runs.abandon(runsOf(), 'another')).toEqual({ kind: 'abandoned' });
+        expect(await recorded()).toHaveLength(1);
+        expect(await backend.runs.abandon(runsOf(), token)).toEqual({ kind: 'abandoned' });
+        expect(await recorded()).toEqual([]);
+        await backend.runs.claim(runsOf(), request);
+        await backend.runs.list(runsOf(), [token]);
+        expect(await recorded()).toEqual(['0 crashed 1']);
+        await backend.runs.abandon(runsOf(), token);
+        expect(await recorded()).toEqual([]);
+        expect(await backend.runs.abandon(runsOf(), token)).toEqual({ kind: 'abandoned' });
+      });
+
+      it('forgets those that a claim names as such, before it looks at its tick', async () => {
+        const { request, backend } = await claimAndCrash();
+        const { reply } = await claimAndCrash();
+        expect(reply).toMatchObject({ kind: 'running', run: { token: request.run.token } });
+        const { lock: _lock, fence: _fence, ...looker } = request.run;
+        const next = {
+          ...request,
+          run: { ...looker, token: 'next' },
+          abandoned: ['unknown', request.run.token],
+        };
+        expect(await backend.runs.claim(runsOf(), next)).toMatchObject({
+          kind: 'open',
+          run: undefined,
+          running: [],
+        });
+      });
+
+      it('forgets no run that has ended', async () => {
+        const { request, backend } = await claimAndCrash();
+        const { token } = request.run;
+        await backend.runs.finish(runsOf(), { token, state: 'done', retain: DAY });
+        await backend.runs.abandon(runsOf(), token);
+        expect(await recorded()).toEqual(['0 done 1']);
       });
 
       it('refuses a claim that comes too late', async () => {

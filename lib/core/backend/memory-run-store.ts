@@ -1,5 +1,6 @@
 import type { LockName } from '../lock-name.js';
 import type {
+  AbandonOutcome,
   ClaimReply,
   ClaimRequest,
   FinishOutcome,
@@ -19,6 +20,7 @@ export class MemoryRunStore implements RunStore {
   async claim(name: LockName, request: ClaimRequest): Promise<ClaimReply> {
     const { run: mine, instant, per, alive } = request;
     const now = Date.now();
+    this.#forget(name, request.abandoned);
     const runs = this.#bury(name, request.dead);
     const same = nearestOf(runs, instant, per);
     const last = runs.find(({ state }) => state !== 'skipped');
@@ -33,6 +35,13 @@ export class MemoryRunStore implements RunStore {
       if (!mayBegin || overtaken) return { kind: 'decided', run: same, running };
     } else if (last !== undefined && last.instant > instant) {
       return { kind: 'late', run: last, running };
+    } else {
+      // What was known of a tick before the last that is kept of so many, may be forgotten.
+      const oldest = ticksOf(runs)[request.keep - 1];
+      const [newest] = runs;
+      if (newest !== undefined && oldest !== undefined && oldest > instant) {
+        return { kind: 'late', run: newest, running };
+      }
     }
 
     const [behind] = running;
@@ -68,6 +77,11 @@ export class MemoryRunStore implements RunStore {
     };
     this.#record(name, request, begun);
     return { kind: 'begun', run: begun, running };
+  }
+
+  async abandon(name: LockName, token: string): Promise<AbandonOutcome> {
+    this.#forget(name, [token]);
+    return { kind: 'abandoned' };
   }
 
   async finish(name: LockName, { retain, ...end }: FinishRequest): Promise<FinishOutcome> {
@@ -109,9 +123,17 @@ export class MemoryRunStore implements RunStore {
     return buried;
   }
 
+  #forget(name: LockName, tokens: readonly string[]): void {
+    const runs = this.#runsOf(name);
+    const left = runs.filter(
+      ({ state, token }) => !tokens.includes(token) || (state !== 'running' && state !== 'crashed'),
+    );
+    if (left.length < runs.length) this.#store(name, left, this.jobs.get(name.owner)?.until ?? 0);
+  }
+
   #record(name: LockName, { keep, retain }: ClaimRequest, record: StoredRun): void {
     const runs = [record, ...this.#runsOf(name)].toSorted(newestFirst);
-    const ticks = [...new Set(runs.map(({ instant }) => instant))].slice(0, keep);
+    const ticks = ticksOf(runs).slice(0, keep);
     const kept = runs.filter(
       (run) =>
         run === record ||
@@ -120,6 +142,11 @@ export class MemoryRunStore implements RunStore {
     );
     this.#store(name, kept, record.start + retain);
   }
+}
+
+/** Their instants, newest first. */
+function ticksOf(runs: readonly StoredRun[]): readonly number[] {
+  return [...new Set(runs.map(({ instant }) => instant))];
 }
 
 /** The last attempt at the tick that an instant belongs to. */

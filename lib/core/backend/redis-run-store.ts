@@ -1,8 +1,14 @@
 import type { LockName } from '../lock-name.js';
 import type { Connection } from '../redis/connection.js';
 import { Script } from '../redis/script.js';
-import { claimRunScript, finishRunScript, listRunsScript } from '../redis/scripts.generated.js';
+import {
+  abandonRunScript,
+  claimRunScript,
+  finishRunScript,
+  listRunsScript,
+} from '../redis/scripts.generated.js';
 import type {
+  AbandonOutcome,
   ClaimOutcome,
   ClaimReply,
   ClaimRequest,
@@ -20,6 +26,7 @@ const CLAIM = new Script<
   readonly [request: string],
   [kind: ClaimReply['kind'], run: string, ...running: string[]]
 >(claimRunScript);
+const ABANDON = new Script<RunsKey, readonly [tokens: string], 1>(abandonRunScript);
 const FINISH = new Script<RunsKey, readonly [request: string], 0 | 1>(finishRunScript);
 const LIST = new Script<RunsKey, readonly [dead: string], string[]>(listRunsScript);
 
@@ -40,6 +47,13 @@ export class RedisRunStore implements RunStore {
       run: run === '' ? undefined : parsed(run),
       running: running.map(parsed),
     } as ClaimReply;
+  }
+
+  async abandon(name: LockName, token: string): Promise<AbandonOutcome> {
+    const outcome = await this.connection.run(ABANDON, this.#keyOf(name), [
+      JSON.stringify([token]),
+    ]);
+    return outcome.kind === 'unavailable' ? outcome : { kind: 'abandoned' };
   }
 
   async finish(name: LockName, request: FinishRequest): Promise<FinishOutcome> {

@@ -14,6 +14,12 @@ export interface RunStore {
   /** Claims a tick, or says what speaks against it. Asked again with the same token, says the same. */
   claim(name: LockName, request: ClaimRequest): Promise<ClaimOutcome>;
 
+  /**
+   * Removes a run that was claimed, or may have been, and whose work was never begun: its tick can be claimed again. What
+   * has ended with a word, stays.
+   */
+  abandon(name: LockName, token: string): Promise<AbandonOutcome>;
+
   /** Records how a run ended. */
   finish(name: LockName, request: FinishRequest): Promise<FinishOutcome>;
 
@@ -37,6 +43,8 @@ export interface ClaimRequest {
   readonly dead: readonly string[];
   /** Tokens of running ones whose lock was found to be held. */
   readonly alive: readonly string[];
+  /** Tokens of those that this process has given up before their work began, and that may be recorded still. */
+  readonly abandoned: readonly string[];
 }
 
 /** Who claims. Without a lock, nothing is begun: it's only asked whether it could be. */
@@ -87,7 +95,8 @@ export type ClaimReply =
   | {
       /**
        * `begun`: it's the caller's. `running`: this tick's run is recorded as running. `decided`: this tick needs nobody any
-       * more. `late`: a later tick has begun, which is `run`.
+       * more. `late`: a later tick has begun, which is `run`; or so many later ones are recorded that nobody knows what was
+       * decided of this one, and `run` is the last of those.
        */
       readonly kind: 'begun' | 'running' | 'decided' | 'late';
       readonly run: StoredRun;
@@ -114,6 +123,8 @@ export interface FinishRequest {
   readonly error?: RunError;
   readonly retain: number;
 }
+
+export type AbandonOutcome = { readonly kind: 'abandoned' } | Unavailable;
 
 export type FinishOutcome =
   | { readonly kind: 'finished' }

@@ -32,3 +32,12 @@ local function bury(runs_key, runs, dead_tokens)
     end
   end
 end
+
+-- Their work was never begun: their ticks are as if nobody had claimed them. What has been recorded of an end, stays.
+local function forget(runs_key, tokens)
+  for _, token in ipairs(tokens) do
+    local record = redis.call('HGET', runs_key, token)
+    local state = record and cjson.decode(record).state
+    if state == 'running' or state == 'crashed' then redis.call('HDEL', runs_key, token) end
+  end
+end

@@ -10,16 +10,21 @@ Returns {kind, the run it's about as JSON or '', then each other that is recorde
 look_at_clock()
 local request = cjson.decode(ARGV[1])
 local mine = request.run
+forget(KEYS[1], request.abandoned)
 local runs = load_runs(KEYS[1])
 bury(KEYS[1], runs, request.dead)
 
--- `same`: the last attempt at this tick. `last`: the last that was begun of all.
-local same, nearest, last
+-- `same`: the last attempt at this tick. `last`: the last that was begun of all. `oldest`: the tick that is kept as the
+-- last of so many; what was known of one before it, may be forgotten.
+local same, nearest, last, oldest
 local running = {}
+local ticks, before = 0, nil
 for _, run in ipairs(runs) do
   local distance = math.abs(run.instant - request.instant)
   if distance * 2 < request.per and (not same or distance < nearest) then same, nearest = run, distance end
   if run.state ~= 'skipped' then last = last or run end
+  if run.instant ~= before then ticks, before = ticks + 1, run.instant end
+  if ticks == request.keep then oldest = run.instant end
   if run.state == 'running' then running[#running + 1] = run end
 end
 
@@ -33,7 +38,7 @@ local function record(state, instant)
   mine.state, mine.instant, mine.start = state, instant, now
   save(KEYS[1], mine)
   -- One that runs is never forgotten: the next tick has to know.
-  local ticks, before = 0, nil
+  ticks, before = 0, nil
   for _, run in ipairs(load_runs(KEYS[1])) do
     if run.instant ~= before then ticks, before = ticks + 1, run.instant end
     if run.token ~= mine.token and run.state ~= 'running' and (ticks > request.keep or run.start + request.retain < now) then
@@ -49,6 +54,8 @@ if same then
   if last.instant > same.instant then return answer('decided', same) end
 elseif last and last.instant > request.instant then
   return answer('late', last)
+elseif oldest and oldest > request.instant then
+  return answer('late', runs[1])
 end
 
 if request.overlap == 'skip' and #running > 0 then
