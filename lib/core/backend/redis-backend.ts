@@ -524,6 +524,7 @@ export class RedisBackend implements LockBackend {
     this.wakeUp.close();
     this.#confirmed?.close();
     this.#connection.close();
+    this.#source.close();
   }
 
   /** Makes sure that the server's clock is known: without it, no deadline can be told to the server. */

@@ -6,6 +6,8 @@ import type { Clock, Timer } from '../clock.js';
 import { LockUnavailableError } from '../errors.js';
 import type { LockEmitter } from '../events.js';
 import type { LockConnection } from '../options.js';
+import { FailoverWatch } from './failover-watch.js';
+import { hasNotRun, isDemoted } from './refusal.js';
 import { isUnknownScript, type Script } from './script.js';
 import type { Replied, ScriptRunner } from './script-runner.js';
 
@@ -22,6 +24,8 @@ const LONGEST_WRITE = 16;
 const SCAN_STEP = 1_000;
 /** A timer that is so many ms late came to a blocked event loop. */
 const BLOCKED = 50;
+/** How often a server that loads its data is asked whether it's done, in ms. */
+const LOADING_RETRY = 500;
 /** A timer may be so many ms early, by the clock that we read. */
 const TIMER_PRECISION = 5;
 
@@ -29,7 +33,7 @@ const TIMER_PRECISION = 5;
  * Settings of every connection that is ours. ioredis' defaults are made for data that may be written twice or late;
  * a lock that is taken twice or late is a lock that nobody owns.
  */
-function safeOptions(commandTimeout: number): SafeOptions {
+function safeOptions(commandTimeout: number, onDemoted: () => void): SafeOptions {
   return {
     // A command that can't be sent now fails now, instead of running when its caller has long given up.
     enableOfflineQueue: false,
@@ -41,15 +45,24 @@ function safeOptions(commandTimeout: number): SafeOptions {
     // Never gives up: the process lives longer than the outage.
     retryStrategy: (times) =>
       Math.min(25 * 2 ** Math.min(times, 10), LONGEST_RECONNECT_DELAY) * (0.5 + Math.random() / 2),
-    // A master that was demoted says READONLY (Redis 6 with other words around it); only a new connection finds the new one.
-    reconnectOnError: (error) => error.message.includes('READONLY'),
+    reconnectOnError: (error) => {
+      const demoted = isDemoted(error);
+      if (demoted) onDemoted();
+      return demoted;
+    },
     autoResubscribe: false,
     enableAutoPipelining: false,
     enableReadyCheck: true,
+    maxLoadingRetryTime: LOADING_RETRY,
     lazyConnect: false,
     disconnectTimeout: 200,
     sentinelRetryStrategy: (times) =>
       Math.min(25 * 2 ** Math.min(times, 10), LONGEST_RECONNECT_DELAY),
+    // A Sentinel that is frozen would be asked for ever, though others know the master.
+    sentinelCommandTimeout: commandTimeout,
+    role: 'master',
+    // In its stead: `FailoverWatch`.
+    failoverDetector: false,
     // The library writes the whole key itself, channels included.
     keyPrefix: '',
     stringNumbers: false,
@@ -63,11 +76,14 @@ type SafeOptions = RedisOptions & { replyMapping: 'legacy' };
 
 /**
  * Where and how we connect: what is ours is opened here with safe settings, what is the caller's is only duplicated.
- * Opens as many connections as asked for, all alike.
+ * Opens as many connections as asked for, all alike. What one of them learns of the server, that it's no master any more,
+ * holds for all: each is led to the new one.
  */
 export class ConnectionSource {
   readonly #where: Exclude<LockConnection, 'memory'>;
   readonly #commandTimeout: number;
+  readonly #opened = new Set<Redis>();
+  #watch: FailoverWatch | undefined;
 
   constructor(where: Exclude<LockConnection, 'memory'>, commandTimeout: number) {
     this.#where = where;
@@ -92,7 +108,26 @@ export class ConnectionSource {
   }
 
   open(): RedisClient {
-    const safe = safeOptions(this.#commandTimeout);
+    const client = this.#open();
+    if (client.isCluster) return client;
+    const opened = client as Redis;
+    this.#opened.add(opened);
+    opened.once('end', () => this.#opened.delete(opened));
+    if (this.#options().sentinels) {
+      this.#watch ??= new FailoverWatch(this.#options(), this.#commandTimeout);
+      this.#watch.follow(opened);
+    }
+    return client;
+  }
+
+  /** Ends what serves all connections; each of them is ended by whoever had it opened. */
+  close(): void {
+    this.#watch?.close();
+    this.#watch = undefined;
+  }
+
+  #open(): RedisClient {
+    const safe = safeOptions(this.#commandTimeout, () => this.#onDemoted());
     const where = this.#where;
     // The options first: where a URL's query names one of them as well, ioredis takes what it has read before.
     if (typeof where === 'string') return new Redis(safe as never, where as never);
@@ -111,6 +146,12 @@ export class ConnectionSource {
     }
     if (isRedis(where)) return where.duplicate(safe);
     return new Redis({ ...where, ...safe });
+  }
+
+  #onDemoted(): void {
+    for (const client of this.#opened) {
+      if (client.status === 'ready') client.disconnect(true);
+    }
   }
 
   #options(): RedisOptions {
@@ -203,6 +244,7 @@ export class Connection implements ScriptRunner {
     });
     // Without a listener ioredis prints every failed try to connect.
     this.client.on('error', (error: unknown) => (this.#lastError = error));
+    this.client.on('connect', () => (this.#lastError = undefined));
   }
 
   /** Waits until it's known whether there's a server: ready, refused, or the time is up. */
@@ -412,7 +454,14 @@ export class Connection implements ScriptRunner {
     }
     if (name === 'ReplyError') {
       this.#heardAt = this.clock.now();
-      return { kind: 'unavailable', reason: 'refused', cause: error, mayHaveRun: true };
+      // Why the connection is given up, for those who ask before there's a new one.
+      if (isDemoted(error)) this.#lastError = error;
+      return {
+        kind: 'unavailable',
+        reason: 'refused',
+        cause: error,
+        mayHaveRun: !hasNotRun(error),
+      };
     }
     // Nothing was heard for a whole command timeout: the link may be dead without either side knowing, and only a new
     // one shows. (Nodes of a Cluster: ioredis' own affair.)
@@ -433,13 +482,14 @@ export class Connection implements ScriptRunner {
   }
 
   #unreachable(): Unavailable {
-    return {
-      kind: 'unavailable',
-      reason: 'unreachable',
-      cause: this.#lastError,
-      mayHaveRun: false,
-    };
+    const cause = this.#lastError ?? (this.client.status === 'connect' ? notReady() : undefined);
+    return { kind: 'unavailable', reason: 'unreachable', cause, mayHaveRun: false };
   }
+}
+
+/** Connected, but not let in yet. */
+function notReady(): Error {
+  return new Error('The server is there, but not ready: it loads its data, or is too busy to say.');
 }
 
 /** Resolves when it's known whether a node can be reached. */
