@@ -308,6 +308,13 @@ export function describeLockBackend(
         expect(remaining).toBeLessThanOrEqual(2_000);
       });
 
+      it("doesn't bring back what has ended, though nobody has taken the key since", async () => {
+        const held = await a.take(newName(), { ttl: 60 });
+        await eventually(async () => (await a.state(held.name)).held.length === 0);
+        expect(await a.backend.extend([held])).toEqual([{ kind: 'taken' }]);
+        expect((await a.state(held.name)).held).toEqual([]);
+      });
+
       it("leaves another's lease, a reservation, a kept key and a free key alone", async () => {
         const [others, reserved, kept, free] = [newName(), newName(), newName(), newName()];
         await b.take(others, { ttl: 2_000 });

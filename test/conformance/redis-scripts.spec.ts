@@ -95,6 +95,27 @@ async function wait(backend: RedisBackend, name: LockName): Promise<HeldToken> {
   return held;
 }
 
+/** Every command that must come in time or do nothing, each to be sent now, with so many ms to arrive. */
+function heldUp(
+  name: LockName,
+  within: number,
+): ((backend: RedisBackend) => Promise<{ readonly kind: string }>)[] {
+  const request = () => ({ token: randomUUID(), ttl: TTL, notAfter: performance.now() + within });
+  const place = { aliveFor: TTL, sequence: undefined };
+  const several = (access: Access) => (backend: RedisBackend) => {
+    const { token, ...rest } = request();
+    const wanted = [{ name, token }];
+    return backend.tryAcquireAll({ ...rest, wanted, access, fencingToken: undefined });
+  };
+  return [
+    (backend) => backend.tryAcquire({ ...request(), name, place }),
+    (backend) => backend.tryAcquire({ ...request(), name, place, access: 'shared' }),
+    several('exclusive'),
+    several('shared'),
+    (backend) => backend.forceRelease({ ...request(), name, reason: undefined }),
+  ];
+}
+
 /** A second caller waits until the first gives the lock back, in the processes of two lockers. */
 async function expectHandOver(from: Locker, to: Locker, key = 'k'): Promise<void> {
   const lock = await from.acquire(key);
@@ -153,27 +174,40 @@ describe('scripts', () => {
     const [slow, quick] = [openBackend(proxy.url), openBackend()];
     await slow.wakeUp.subscribe();
     const [free, taken] = [LockName.of('lock', 'free'), LockName.of('lock', 'taken')];
-    // The server's clock is known, and the script is there.
-    await slow.release({ ...(await take(slow, free)), keepFor: 0 });
-    await take(quick, taken);
+    // The server's clock is known, and the scripts are there.
+    for (const each of heldUp(free, 1_000)) await each(slow);
+    await client.flushall();
+    const held = await take(quick, taken);
     proxy.hold('up');
-    const notAfter = performance.now() + 100;
-    const place = { aliveFor: TTL, sequence: undefined };
-    const outcomes = await Promise.all(
-      [free, taken].map((name) =>
-        slow.tryAcquire({ name, token: randomUUID(), ttl: TTL, notAfter, place }),
-      ),
-    );
+    const late = [...heldUp(free, 100), ...heldUp(taken, 100)];
+    const outcomes = await Promise.all(late.map((each) => each(slow)));
     // Nobody can know it yet.
     const unknown = { kind: 'unavailable', reason: 'no-answer', mayHaveRun: true };
-    expect(outcomes).toMatchObject([unknown, unknown]);
+    expect(outcomes).toMatchObject(late.map(() => unknown));
     await client.config('RESETSTAT');
     proxy.resume();
-    await eventually(
-      async () => /cmdstat_evalsha:calls=2\b/.test(await client.info('commandstats')),
-      { message: 'both commands have arrived' },
-    );
+    const arrived = new RegExp(`cmdstat_evalsha:calls=${late.length}\\b`);
+    await eventually(async () => arrived.test(await client.info('commandstats')), {
+      message: 'all commands have arrived',
+    });
+    expect(await quick.extend([held])).toMatchObject([{ kind: 'extended' }]);
     expect(await keysInUse(client)).toEqual(['lock:{taken}']);
+  });
+
+  it('give larger fencing tokens also where a record was evicted while others wait', async () => {
+    const [a, b] = [openBackend(), openBackend()];
+    await b.wakeUp.subscribe();
+    const name = LockName.of('lock', 'evicted');
+    const first = await take(a, name);
+    const waiter = await wait(b, name);
+    await client.del(name.owner);
+    const next = await b.tryAcquire({
+      ...waiter,
+      notAfter: performance.now() + 5_000,
+      place: { aliveFor: TTL, sequence: undefined },
+    });
+    expect(next.kind).toBe('granted');
+    expect((next as Granted).fencingToken).toBeGreaterThan(first.lastFence);
   });
 
   it('still give locks back when the server is out of memory, and then take none', async () => {
