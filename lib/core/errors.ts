@@ -6,6 +6,8 @@
  * and as CommonJS: each copy has its own classes.
  */
 
+import { type Diagnosis, findingLine } from './safety.js';
+
 const BRAND = Symbol.for('nestjs-redis-lock.LockError');
 
 export type LockErrorCode =
@@ -15,7 +17,8 @@ export type LockErrorCode =
   | 'LOCK_LOST'
   | 'LOCK_DEADLOCK'
   | 'LOCK_KEY'
-  | 'LOCK_CONFIG';
+  | 'LOCK_CONFIG'
+  | 'LOCK_SAFETY';
 
 /** What every error of this library is. */
 export abstract class LockError extends Error {
@@ -246,6 +249,21 @@ export class LockConfigError extends LockError {
     super(message, undefined, cause);
     this.option = option;
     this.value = value;
+  }
+}
+
+/** With `safety: 'strict'`: the servers and options don't keep the promises, or it can't be found out whether they do. */
+export class LockSafetyError extends LockError {
+  override readonly name = 'LockSafetyError';
+  readonly code = 'LOCK_SAFETY';
+  readonly diagnosis: Diagnosis;
+
+  constructor(diagnosis: Diagnosis) {
+    const toChange = diagnosis.findings.filter(({ severity }) => severity !== 'advice');
+    super(
+      `Locks are less safe here than \`safety: 'strict'\` asks for. To change, or to say \`safety: 'report'\`:\n${toChange.map((finding) => `- ${findingLine(finding)}`).join('\n')}`,
+    );
+    this.diagnosis = diagnosis;
   }
 }
 

@@ -136,6 +136,14 @@ export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
    * replicas: { atLeast: 2, timeout: '100ms' }
    */
   replicas?: ReplicaOptions;
+  /**
+   * What becomes of the diagnosis of the servers (see {@link Locker.diagnose}) at the start. `'report'`: the Nest module logs
+   * it: a line where all is well, one for each weakness otherwise. `'strict'`: `connect()` (in Nest: the boot) fails with
+   * {@link LockSafetyError} unless P1 to P3 hold under a server's restart, failover and eviction, and also where that can't be
+   * found out or Redis can't be reached. `'off'`: nothing is asked at the start.
+   * @default 'report'
+   */
+  safety?: 'report' | 'strict' | 'off';
 }
 
 /** How grants are confirmed by replicas: see {@link LockerOptions.replicas}. */
@@ -223,6 +231,7 @@ export interface ResolvedLockerOptions {
   readonly backoff: ResolvedBackoff;
   readonly application: string | undefined;
   readonly replicas: ResolvedReplicas | undefined;
+  readonly safety: 'report' | 'strict' | 'off';
 }
 
 /** Below this, timers and the network are too coarse for a renewal to come in time. */
@@ -289,6 +298,7 @@ const LOCKER_OPTION_CHECKS = {
   backoff,
   application: (option: string, value: unknown) => text(option, value, 100),
   replicas,
+  safety: (option: string, value: unknown) => oneOf(option, value, ['report', 'strict', 'off']),
 } satisfies Record<Exclude<keyof LockerOptions, keyof LockOptions>, Check>;
 
 /**
@@ -352,6 +362,7 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     backoff: pauses,
     application: name,
     replicas: confirmation,
+    safety,
     ...defaults
   } = given;
   const timeout = (commandTimeout as number | undefined) ?? DEFAULT_COMMAND_TIMEOUT;
@@ -371,6 +382,7 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     backoff: (pauses as ResolvedBackoff | undefined) ?? DEFAULT_BACKOFF,
     application: name as string | undefined,
     replicas: confirmedBy,
+    safety: (safety as ResolvedLockerOptions['safety'] | undefined) ?? 'report',
   };
   return resolved;
 }

@@ -44,6 +44,11 @@ const ANSWERS: Record<
     error: 'Internal Server Error',
     publicMessage: 'Internal server error',
   },
+  LOCK_SAFETY: {
+    status: HttpStatus.INTERNAL_SERVER_ERROR,
+    error: 'Internal Server Error',
+    publicMessage: 'Internal server error',
+  },
 };
 
 /** Seconds after which another try is worth while, where nothing better is known. */
@@ -58,7 +63,7 @@ const RETRY_AFTER = 1;
  * | LOCK_DEADLOCK | 409 | |
  * | LOCK_KEY | 400 | |
  * | LOCK_UNAVAILABLE | 503 | with `Retry-After` |
- * | LOCK_LOST, LOCK_CONFIG | 500 | logged, and told no more than the code |
+ * | LOCK_LOST, LOCK_CONFIG, LOCK_SAFETY | 500 | logged, and told no more than the code |
  *
  * The body is `{ statusCode, error, code, message }`. RPC callers get `{ status: 'error', code, message }` as their
  * error, WebSocket clients the same as an `exception` event, GraphQL the error itself.

@@ -27,6 +27,7 @@ import type {
 import { MemoryRunStore } from '../../lib/core/backend/memory-run-store.js';
 import type { KeyPattern } from '../../lib/core/key-pattern.js';
 import type { LockName } from '../../lib/core/lock-name.js';
+import type { Survey } from '../../lib/core/survey.js';
 import type { WakeListener, WakeUp } from '../../lib/core/wake-up.js';
 import { settled } from '../support/fake-clock.js';
 
@@ -105,6 +106,10 @@ export class FakeBackend implements LockBackend {
 
   names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
     return this.surveys.call({ prefix, pattern });
+  }
+
+  async survey(): Promise<Survey> {
+    return { kind: 'surveyed', layout: 'memory', servers: [] };
   }
 
   async close(): Promise<void> {

@@ -2,6 +2,7 @@ import type { Access } from '../access.js';
 import type { ForcedBy } from '../errors.js';
 import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
+import type { Survey } from '../survey.js';
 import type { WakeUp } from '../wake-up.js';
 import type { RunStore } from './run-store.js';
 import type { Unavailable } from './unavailable.js';
@@ -75,6 +76,9 @@ export interface LockBackend {
    * more. Takes as many commands as it needs, each within its timeout; where one fails, there's no answer.
    */
   names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome>;
+
+  /** What the servers that keep locks are, and how they're set up. Where some don't answer, it says so of them. */
+  survey(): Promise<SurveyOutcome>;
 
   /** Closes what the backend opened, and nothing else. */
   close(): Promise<void>;
@@ -253,6 +257,8 @@ export type QueryOutcome = { readonly kind: 'found'; readonly state: LockState }
 
 export type NamesOutcome =
   { readonly kind: 'names'; readonly names: readonly LockName[] } | Unavailable;
+
+export type SurveyOutcome = Survey | Unavailable;
 
 /** Who holds a key and who waits for it, as {@link Locker.inspect} and {@link Locker.query} tell it. */
 export interface LockState {

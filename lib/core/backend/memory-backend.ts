@@ -4,6 +4,7 @@ import { type Access, capacityOf, limitsDiffer } from '../access.js';
 import { type Clock, systemClock, type Timer } from '../clock.js';
 import type { KeyPattern } from '../key-pattern.js';
 import { LockName } from '../lock-name.js';
+import type { Survey } from '../survey.js';
 import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
 import {
   type AcquireAllOutcome,
@@ -298,6 +299,10 @@ export class MemoryBackend implements LockBackend {
       if (name !== undefined && pattern.matches(name.key)) names.push(name);
     }
     return { kind: 'names', names };
+  }
+
+  async survey(): Promise<Survey> {
+    return { kind: 'surveyed', layout: 'memory', servers: [] };
   }
 
   async close(): Promise<void> {

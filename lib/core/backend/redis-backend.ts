@@ -32,6 +32,7 @@ import {
   unmarkBlockedScript,
 } from '../redis/scripts.generated.js';
 import { ServerClock } from '../redis/server-clock.js';
+import { surveyServer } from '../redis/server-survey.js';
 import type {
   AcquireAllOutcome,
   AcquireAllRequest,
@@ -54,6 +55,7 @@ import type {
   QueryOutcome,
   ReleaseOutcome,
   ReleaseRequest,
+  SurveyOutcome,
   Unavailable,
   UnmarkBlockedOutcome,
   UnmarkBlockedRequest,
@@ -518,6 +520,17 @@ export class RedisBackend implements LockBackend {
 
   names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
     return scanNames(this.#connection, this.#keyPrefix, prefix, pattern);
+  }
+
+  async survey(): Promise<SurveyOutcome> {
+    const connected = await this.#connection.connect();
+    if (connected.kind === 'unavailable') return connected;
+    const { masters } = this.#connection;
+    const { channel } = this.wakeUp;
+    const servers = await Promise.all(
+      masters.map((node) => surveyServer(this.#connection, node, channel)),
+    );
+    return { kind: 'surveyed', layout: this.#source.layout, servers };
   }
 
   async close(): Promise<void> {

@@ -102,6 +102,11 @@ export class ConnectionSource {
     return !this.isCluster && !this.#options().sentinels;
   }
 
+  get layout(): 'server' | 'sentinel' | 'cluster' {
+    if (this.isCluster) return 'cluster';
+    return this.#options().sentinels ? 'sentinel' : 'server';
+  }
+
   /** What the caller's connection puts before every key; ours must as well, or an ACL may refuse us. */
   get keyPrefix(): string {
     return this.#options().keyPrefix ?? '';
@@ -315,6 +320,15 @@ export class Connection implements ScriptRunner {
     type: 'string' | 'zset',
   ): Promise<Replied<[next: string, keys: string[]]> | Unavailable> {
     return this.#send(() => node.scan(cursor, 'MATCH', match, 'COUNT', SCAN_STEP, 'TYPE', type));
+  }
+
+  /** One command to one of the servers, for what is asked seldom. */
+  ask(
+    node: Redis,
+    command: string,
+    args: readonly string[],
+  ): Promise<Replied<unknown> | Unavailable> {
+    return this.#send(() => node.call(command, ...args));
   }
 
   /** Whether this user may publish on a channel. Where that can't be found out, it's assumed. */
