@@ -57,6 +57,17 @@ export type {
 export type { RunOnceOptions } from './core/run-options.js';
 export type { RunInfo, RunOutcome, RunRecord, SkipReason } from './core/run-record.js';
 export type { ResultOmitted, RunError, RunState } from './core/backend/run-store.js';
+export type {
+  DiagnosedOptions,
+  Diagnosis,
+  FindingSeverity,
+  LockFault,
+  LockPromise,
+  SafetyFinding,
+  SafetyLevel,
+  SafetyVerdict,
+} from './core/safety.js';
+export type { Known, LockLayout, ReplicaFacts, ServerFacts, ServerSurvey } from './core/survey.js';
 export type { LockEvent, LockEventName, LockEvents, LockListener } from './core/events.js';
 
 // Errors
@@ -67,6 +78,7 @@ export {
   LockError,
   LockKeyError,
   LockLostError,
+  LockSafetyError,
   LockTimeoutError,
   LockUnavailableError,
 } from './core/errors.js';

@@ -62,11 +62,15 @@ function judge(hazard: Hazard, { layout, servers }: Survey, options: DiagnosedOp
   const promises = hazard.promises(layout);
   const assessed = servers.map((server) => ({
     server,
-    ...(server.kind === 'surveyed'
-      ? hazard.assess(server, options, layout)
-      : { verdict: 'unknown' as const, reason: `${server.address} can't be asked.` }),
+    ...(server.kind === 'surveyed' ? hazard.assess(server, options, layout) : UNASKED),
   }));
   const decisive = decisiveOf(assessed, layout);
+  // Neither the guard nor confirmed grants bring the queue back.
+  const ofQueue = servers.map((server) =>
+    server.kind === 'surveyed'
+      ? hazard.assess(server, { ...options, guard: false, replicas: false }, layout)
+      : UNASKED,
+  );
   const of = (promise: LockPromise, { verdict, reason }: Assessment): SafetyVerdict => ({
     promise,
     fault,
@@ -82,6 +86,7 @@ function judge(hazard: Hazard, { layout, servers }: Survey, options: DiagnosedOp
     verdicts: [
       ...promises.map((promise) => of(promise, decisive)),
       ...(promises.includes('P3') ? [] : [of('P3', fenced)]),
+      of('P7', queueOf(decisiveOf(ofQueue, layout))),
     ],
     findings: assessed
       .filter(({ code, verdict }) => code !== undefined && verdict === decisive.verdict)
@@ -95,6 +100,24 @@ function judge(hazard: Hazard, { layout, servers }: Survey, options: DiagnosedOp
         servers: [server.address],
       })),
   };
+}
+
+const UNASKED: Assessment = { verdict: 'unknown', reason: "A server can't be asked." };
+
+/** What becomes of the waiters where locks are, or aren't, forgotten. */
+function queueOf(assessment: Assessment): Assessment {
+  switch (assessment.verdict) {
+    case 'weakened':
+      return {
+        verdict: 'weakened',
+        reason:
+          'The queue may be lost: waiters come back by their former places, but one that is new may be before them.',
+      };
+    case 'holds':
+      return { verdict: 'holds', reason: 'The queue is kept as the locks are.' };
+    default:
+      return assessment;
+  }
 }
 
 /** What counts for all of the servers together. */
@@ -194,12 +217,6 @@ const ON_SERVERS: readonly Row[] = [
     ['client-crash', 'client-pause', 'network-loss'],
     'holds',
     'A waiter that does not claim its turn delays the next by a second at most.',
-  ],
-  [
-    ['P7'],
-    ['flush'],
-    'weakened',
-    'The queue is lost: waiters come back by their former places, but one that is new may be before them.',
   ],
   [
     ['P8'],
@@ -488,7 +505,9 @@ function together(findings: readonly SafetyFinding[]): SafetyFinding[] {
   for (const finding of findings) {
     const same = JSON.stringify([finding.severity, finding.code, finding.message, finding.remedy]);
     const before = merged.get(same);
-    const both = <T>(one: readonly T[] = [], other: readonly T[]) => [...new Set([...one, ...other])];
+    const both = <T>(one: readonly T[] = [], other: readonly T[]) => [
+      ...new Set([...one, ...other]),
+    ];
     merged.set(same, {
       ...finding,
       promises: both(before?.promises, finding.promises),

@@ -12,11 +12,13 @@ import type {
 import { heldByCall, heldByCallOn, locksHeldByCall, runHolding } from './call-chain.js';
 import { CleanUp } from './clean-up.js';
 import { type Clock, systemClock, type Timer } from './clock.js';
+import { diagnose } from './diagnosis.js';
 import { DeadlockWatch } from './deadlock-watch.js';
 import {
   LockBusyError,
   LockConfigError,
   LockError,
+  LockSafetyError,
   LockTimeoutError,
   LockUnavailableError,
   type LostReason,
@@ -45,6 +47,7 @@ import { Renewal } from './renewal.js';
 import { RunOnce } from './run-once.js';
 import type { RunOnceOptions } from './run-options.js';
 import type { RunInfo, RunOutcome, RunRecord } from './run-record.js';
+import type { Diagnosis } from './safety.js';
 import { SingleTries } from './single-tries.js';
 import { TokenSource } from './token-source.js';
 import { WaitGraph } from './wait-graph.js';
@@ -239,14 +242,44 @@ export class Locker {
 
   /**
    * Waits for the first connection. Whether it's there; calls fail with `LockUnavailableError` until it is.
-   * @throws LockUnavailableError with `requireConnection: true`, if Redis can't be reached.
+   * @throws LockUnavailableError with `requireConnection: true` or `safety: 'strict'`, if Redis can't be reached.
+   * LockSafetyError with `safety: 'strict'`, if the servers and options are less safe than that, or it can't be found out.
    */
   async connect(): Promise<boolean> {
+    const { requireConnection, safety } = this.#options;
     const outcome = await this.#backend.connect();
-    if (outcome.kind === 'connected') return true;
-    if (this.#options.requireConnection)
+    if (outcome.kind === 'connected') {
+      if (safety === 'strict') {
+        const diagnosis = await this.diagnose();
+        if (diagnosis.level !== 'strict') throw new LockSafetyError(diagnosis);
+      }
+      return true;
+    }
+    if (requireConnection || safety === 'strict')
       throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
     return false;
+  }
+
+  /**
+   * Asks the servers that keep the locks how they're set up, and says which promise holds under which fault, and what to
+   * change: see {@link Diagnosis}. What may not be asked is `'unknown'`, never guessed. For a start, a health check, a look:
+   * about 20 short commands to each server, within a few `commandTimeout`; nothing is changed there.
+   *
+   * @throws LockUnavailableError where no server can be asked.
+   *
+   * @example
+   * const { level, findings } = await locks.diagnose();
+   * for (const { message, remedy } of findings) console.log(message, remedy);
+   */
+  async diagnose(): Promise<Diagnosis> {
+    const outcome = await this.#backend.survey();
+    if (outcome.kind === 'unavailable') {
+      throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
+    }
+    const { commandTimeout, wakeUp, defaults } = this.#options;
+    const guard = false;
+    const replicas = false;
+    return diagnose(outcome, { guard, replicas, wakeUp, ttl: defaults.ttl, commandTimeout });
   }
 
   /**

@@ -4,6 +4,7 @@ import { Logger } from '@nestjs/common';
 
 import type { ForcedBy } from '../core/errors.js';
 import type { Locker } from '../core/locker.js';
+import { type Diagnosis, findingLine } from '../core/safety.js';
 
 /** Trouble that comes with every lease of an outage is told once in so long, in ms; the rest goes to `debug`. */
 const QUIET = 10_000;
@@ -62,6 +63,39 @@ export class LockLog {
     // Where the connection was refused, the event has already said so.
     if (this.#outageTold) return;
     this.#logger.warn("Redis can't be reached; calls that need a lock fail until it is there.");
+  }
+
+  /**
+   * How safe the locks are with these servers and options: a line where all is well, one for each weakness otherwise. What
+   * no setting closes, the doctor tells those who ask.
+   */
+  async tellSafety(locker: Locker): Promise<void> {
+    let diagnosis: Diagnosis;
+    try {
+      diagnosis = await locker.diagnose();
+    } catch (error) {
+      // The outage is told of by its own event.
+      this.#logger.debug(`How safe the locks are isn't known. ${described(error)}`);
+      return;
+    }
+    const { level, layout, servers } = diagnosis;
+    if (layout === 'memory') {
+      this.#logger.log(
+        'Locks are in the memory of this process, and exclude nobody outside of it.',
+      );
+      return;
+    }
+    if (level === 'strict') {
+      const where = servers.length === 1 ? 'on the server' : `on all ${servers.length} servers`;
+      this.#logger.log(`Locks keep P1 to P3 over restart, failover and eviction ${where}.`);
+      return;
+    }
+    for (const finding of diagnosis.findings) {
+      // A server words its refusals itself.
+      const line = findingLine(finding).replace(/\p{Cc}/gu, ' ');
+      if (finding.severity === 'unknown') this.#logger.log(line);
+      else if (finding.severity !== 'advice') this.#logger.warn(line);
+    }
   }
 
   #warnSeldom(kind: string, message: string): void {

@@ -19,6 +19,7 @@ import {
 import type { ForceReleaseOptions, LockerOptions, LockOptions } from '../core/options.js';
 import type { RunOnceOptions } from '../core/run-options.js';
 import type { RunInfo, RunOutcome, RunRecord } from '../core/run-record.js';
+import type { Diagnosis } from '../core/safety.js';
 import { lockEventStream } from './lock-event-stream.js';
 import { LockLog } from './lock-log.js';
 
@@ -77,6 +78,7 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
       throw error;
     }
     if (!connected) log.unreachableAtBoot();
+    else if (options.safety !== 'off') await log.tellSafety(locker);
     return new RedisLockService(locker);
   }
 
@@ -219,6 +221,21 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
    */
   runs(job: string, options?: Pick<LockOptions, 'prefix'>): Promise<RunRecord[]> {
     return this.#locker.runs(job, options);
+  }
+
+  /**
+   * Asks the servers that keep the locks how they're set up, and says which promise holds under which fault, and what to
+   * change: see {@link Diagnosis}. What may not be asked is `'unknown'`, never guessed. For a start, a health check, a look:
+   * about 20 short commands to each server, within a few `commandTimeout`; nothing is changed there.
+   *
+   * @throws LockUnavailableError where no server can be asked.
+   *
+   * @example
+   * const { level, findings } = await locks.diagnose();
+   * if (level !== 'strict') console.warn(findings);
+   */
+  diagnose(): Promise<Diagnosis> {
+    return this.#locker.diagnose();
   }
 
   /**

@@ -8,15 +8,45 @@ import {
   type LockErrorCode,
   LockKeyError,
   LockLostError,
+  LockSafetyError,
   LockTimeoutError,
   LockUnavailableError,
   type LostReason,
   type UnavailableReason,
 } from '../../lib/core/errors.js';
+import type { Diagnosis } from '../../lib/core/safety.js';
 
 const cause = new Error('cause');
 
 /** Complete, or it doesn't compile. */
+const diagnosis: Diagnosis = {
+  level: 'weakened',
+  layout: 'server',
+  servers: [],
+  options: { guard: false, replicas: false, wakeUp: 'publish', ttl: 1, commandTimeout: 1 },
+  verdicts: [],
+  findings: [
+    {
+      severity: 'weakened',
+      code: 'eviction',
+      promises: ['P1', 'P2'],
+      faults: ['eviction'],
+      message: 'Keys are evicted.',
+      remedy: "Don't.",
+      servers: ['h:1'],
+    },
+    {
+      severity: 'advice',
+      code: 'clock-step',
+      promises: [],
+      faults: [],
+      message: 'Not to be told here.',
+      remedy: '',
+      servers: [],
+    },
+  ],
+};
+
 const BY_CODE: Record<
   LockErrorCode,
   {
@@ -67,6 +97,12 @@ const BY_CODE: Record<
     name: 'LockConfigError',
     fields: { key: undefined, option: 'ttl', value: 7, cause },
     remedy: /^Do it so\.$/,
+  },
+  LOCK_SAFETY: {
+    error: new LockSafetyError(diagnosis),
+    name: 'LockSafetyError',
+    fields: { key: undefined, diagnosis },
+    remedy: /safety: 'strict'.*\n- P1, P2 under eviction: Keys are evicted. Don't. \[h:1\]$/,
   },
 };
 

@@ -234,6 +234,11 @@ const PER_LOCKER: Record<Exclude<keyof LockerOptions, keyof LockOptions>, Option
   application: shortText,
   // On Redis only: see below.
   replicas: { right: [], wrong: [], remedy: /./ },
+  safety: {
+    right: ['report', 'strict', 'off'].map((each) => [each, each]),
+    wrong: [...NO_TEXT, ['', "''"], ['Strict', "'Strict'"], [true, 'true']],
+    remedy: /one of 'report', 'strict', 'off'/,
+  },
 };
 
 type Resolve = (options: Record<string, unknown>) => unknown;
@@ -434,6 +439,7 @@ describe('options', () => {
       wakeUp: 'publish',
       backoff: { first: 20, longest: 500 },
       application: undefined,
+      safety: 'report',
     });
   });
 
