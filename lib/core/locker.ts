@@ -276,10 +276,9 @@ export class Locker {
     if (outcome.kind === 'unavailable') {
       throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
     }
-    const { commandTimeout, wakeUp, defaults } = this.#options;
-    const guard = false;
-    const replicas = false;
-    return diagnose(outcome, { guard, replicas, wakeUp, ttl: defaults.ttl, commandTimeout });
+    const { commandTimeout, wakeUp, defaults, replicas = false } = this.#options;
+    const { ttl } = defaults;
+    return diagnose(outcome, { guard: false, replicas, wakeUp, ttl, commandTimeout });
   }
 
   /**
