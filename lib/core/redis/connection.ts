@@ -198,6 +198,8 @@ export class Connection implements ScriptRunner {
   readonly client: RedisClient;
   #state: 'connecting' | 'ready' | 'reconnecting' = 'connecting';
   #lastError: unknown;
+  /** A link on which nothing is heard was given up, and isn't closed yet. */
+  #dropping = false;
   /** Whether an outage has been told of. */
   #told = false;
   readonly #isCluster: boolean;
@@ -238,6 +240,7 @@ export class Connection implements ScriptRunner {
         else void this.#connectNodes().then(() => this.client.status === 'ready' && ready());
       });
       this.client.on('close', () => {
+        this.#dropping = false;
         this.#state = 'reconnecting';
         if (!this.#told) {
           this.#told = true;
@@ -488,8 +491,11 @@ export class Connection implements ScriptRunner {
       silent &&
       !blocked &&
       this.#state === 'ready' &&
+      !this.#dropping &&
       !this.#isCluster
     ) {
+      // Once for all that were under way: each time leaves a listener at the socket.
+      this.#dropping = true;
       (this.client as Redis).disconnect(true);
     }
     return { kind: 'unavailable', reason: 'no-answer', cause: error, mayHaveRun: true };
