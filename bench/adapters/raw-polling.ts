@@ -8,10 +8,11 @@ import { type RawLock, RawLocks } from './raw.js';
 class PollingLocks extends RawLocks {
   override async acquire(key: string): Promise<RawLock> {
     const token = randomUUID();
-    while ((await this.redis.set(key, token, 'PX', this.ttl, 'NX')) !== 'OK') {
+    for (;;) {
+      const lock = await this.tryAcquire(key, token);
+      if (lock !== undefined) return lock;
       await pause(POLL_INTERVAL);
     }
-    return { key, token };
   }
 }
 

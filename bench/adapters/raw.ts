@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 
-import { Redis } from 'ioredis';
+import { type Cluster, Redis } from 'ioredis';
 
 import type { Adapter, LockClient } from './adapter.js';
 
@@ -10,7 +10,9 @@ export interface RawLock {
   readonly token: string;
 }
 
-type RawRedis = Redis & { compareAndDelete(key: string, token: string): Promise<number> };
+type RawRedis = (Redis | Cluster) & {
+  compareAndDelete(key: string, token: string): Promise<number>;
+};
 
 const COMPARE_AND_DELETE =
   "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end";
@@ -20,17 +22,21 @@ export class RawLocks implements LockClient<RawLock> {
   protected readonly redis: RawRedis;
   protected readonly ttl: number;
 
-  constructor(url: string, ttl: number) {
-    this.redis = new Redis(url) as RawRedis;
+  constructor(where: string | Redis | Cluster, ttl: number) {
+    this.redis = (typeof where === 'string' ? new Redis(where) : where) as RawRedis;
     this.redis.defineCommand('compareAndDelete', { numberOfKeys: 1, lua: COMPARE_AND_DELETE });
     this.ttl = ttl;
   }
 
   async acquire(key: string): Promise<RawLock> {
-    const token = randomUUID();
+    const lock = await this.tryAcquire(key);
+    if (lock === undefined) throw new Error(`${key} is held by another.`);
+    return lock;
+  }
+
+  async tryAcquire(key: string, token: string = randomUUID()): Promise<RawLock | undefined> {
     const reply = await this.redis.set(key, token, 'PX', this.ttl, 'NX');
-    if (reply !== 'OK') throw new Error(`${key} is held by another.`);
-    return { key, token };
+    return reply === 'OK' ? { key, token } : undefined;
   }
 
   release(held: RawLock): Promise<unknown> {

@@ -14,6 +14,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { eventually } from '../support/eventually.js';
 import { RedisServer } from '../support/redis-server.js';
+import { seededRandom } from '../support/seeded-random.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 import { spawnWorker, type TestWorker } from '../support/worker.js';
 import { Observer } from './support/faults.js';
@@ -27,17 +28,6 @@ const WAIT_TIMEOUT = 1_500;
 const SLACK = 300;
 const SECONDS = Number(process.env['STORM_SECONDS'] ?? 12);
 const SEED = Number(process.env['STORM_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
-
-/** A small generator of random numbers from a seed. @see https://en.wikipedia.org/wiki/Xorshift */
-function seeded(seed: number): () => number {
-  let state = seed | 1;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) / 2 ** 32;
-  };
-}
 
 type Taker = TestWorker<StormDone | 'ready', 'stop'>;
 
@@ -95,7 +85,7 @@ describe(`A storm of faults (STORM_SEED=${SEED})`, () => {
   });
 
   async function rage(): Promise<void> {
-    const random = seeded(SEED);
+    const random = seededRandom(SEED);
     const end = performance.now() + SECONDS * 1_000;
     const running = new Set<Promise<void>>();
     while (performance.now() < end) {

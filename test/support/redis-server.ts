@@ -26,6 +26,8 @@ export interface RedisServerOptions {
   args?: string[];
   /** `false`: memory only. `'aof'`: append-only file, synced on every write. @default false */
   persistence?: false | 'aof';
+  /** Added to this process's environment, for the server. */
+  env?: Record<string, string>;
   /** Where the server keeps its files. @default a temporary folder that `stop` removes */
   dir?: string;
   /** What the program runs as. A node of a Cluster listens on its port + 10000 as well. @default 'server' */
@@ -178,7 +180,7 @@ export class RedisServer {
   }
 
   async #launch(): Promise<void> {
-    const { kind = 'server', keepsSettings = false, user } = this.#options;
+    const { kind = 'server', keepsSettings = false, user, env = {} } = this.#options;
     // `stop` has removed it.
     mkdirSync(this.#dir, { recursive: true });
     const args =
@@ -186,7 +188,14 @@ export class RedisServer {
         ? [this.#settingsFile(), ...(kind === 'sentinel' ? ['--sentinel'] : [])]
         : this.#settings();
     const ownedDir = this.#ownsDir ? this.#dir : undefined;
-    this.#process = await RedisProcess.launch(await redisBinary(), this.port, args, ownedDir, user);
+    this.#process = await RedisProcess.launch(
+      await redisBinary(),
+      this.port,
+      args,
+      env,
+      ownedDir,
+      user,
+    );
   }
 
   #settings(): string[] {
@@ -223,8 +232,16 @@ class RedisProcess {
   readonly #exited: Promise<void>;
   #output = '';
 
-  private constructor(binary: string, args: string[], ownedDir: string | undefined) {
-    const child = spawn(binary, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  private constructor(
+    binary: string,
+    args: string[],
+    env: Record<string, string>,
+    ownedDir: string | undefined,
+  ) {
+    const child = spawn(binary, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    });
     this.#child = child;
     const watchdog = child.pid === undefined ? undefined : new Watchdog(child.pid, ownedDir);
     const keep = (chunk: Buffer): void => {
@@ -250,10 +267,11 @@ class RedisProcess {
     binary: string,
     port: number,
     args: string[],
+    env: Record<string, string>,
     ownedDir: string | undefined,
     user: RedisUser | undefined,
   ): Promise<RedisProcess> {
-    const server = new RedisProcess(binary, args, ownedDir);
+    const server = new RedisProcess(binary, args, env, ownedDir);
     try {
       await eventually(async () => server.#hasExited() || (await isReady(port, server.pid, user)), {
         timeout: START_TIMEOUT,

@@ -138,6 +138,16 @@ describe('TcpProxy', () => {
     expect(performance.now() - begin).toBeGreaterThanOrEqual(59);
   });
 
+  it('repeats a request later, and answers it once', async () => {
+    proxy.repeatAfter = 60;
+    proxy.onRequest = (bytes) => (bytes.includes('twice') ? 'repeat' : 'pass');
+    expect(await client.incr('twice')).toBe(1);
+    expect(await client.incr('once')).toBe(1);
+    await eventually(async () => (await direct.get('twice')) === '2');
+    expect(await direct.get('once')).toBe('1');
+    expect(await client.echo('still in step')).toBe('still in step');
+  });
+
   it('cuts all connections and refuses new ones until it accepts again', async () => {
     proxy.refuse();
     proxy.cutAll();

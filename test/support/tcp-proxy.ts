@@ -18,8 +18,10 @@ export type Direction = 'up' | 'down';
  * - `cut-after-reply`: it's forwarded, and its connection is cut when the next bytes come back, which are lost
  * - `cut`: its connection is cut now; the server never sees it
  * - `hold`: from this piece on, its connection's requests are held until `resume()`
+ * - `repeat`: it's forwarded, and comes a second time `repeatAfter` ms later, over a connection of its own: what a client
+ *   does that sends again after a lost reply, or a packet that arrives late. Nobody gets the second reply.
  */
-export type Verdict = 'pass' | 'cut-after-reply' | 'cut' | 'hold';
+export type Verdict = 'pass' | 'cut-after-reply' | 'cut' | 'hold' | 'repeat';
 
 /**
  * What happens to a piece of the reply stream.
@@ -40,10 +42,14 @@ export class TcpProxy {
   onRequest: (bytes: Buffer) => Verdict = () => 'pass';
   /** Asked for each piece of bytes from the server, before it's delivered: replies, and messages to a subscriber. */
   onReply: (bytes: Buffer) => ReplyVerdict = () => 'pass';
+  /** How much later the second of a repeated request comes, in ms. */
+  repeatAfter = 0;
   readonly port: number;
   readonly #server: Server;
   readonly #links = new Set<Link>();
   readonly #held = new Set<Direction>();
+  /** Ends each repeated request that's still to come or to be answered. */
+  readonly #repeats = new Set<() => void>();
   readonly #delays: Record<Direction, number> = { up: 0, down: 0 };
   #refusing = false;
   #repliesToDrop = 0;
@@ -123,6 +129,7 @@ export class TcpProxy {
   /** Cuts everything and stops listening. */
   async close(): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve));
+    for (const end of [...this.#repeats]) end();
     this.cutAll();
     await closed;
   }
@@ -145,11 +152,26 @@ export class TcpProxy {
         isHeld: (direction) => this.#held.has(direction),
         judge: (bytes) => this.onRequest(bytes),
         judgeReply: (bytes) => this.onReply(bytes),
+        repeat: (bytes) => this.#repeat(bytes, targetPort),
         dropsReply: () => this.#repliesToDrop > 0 && this.#repliesToDrop-- > 0,
         closed: () => this.#links.delete(link),
       },
     );
     this.#links.add(link);
+  }
+
+  #repeat(bytes: Buffer, targetPort: number): void {
+    const timer = setTimeout(() => {
+      this.#repeats.delete(cancel);
+      const socket = connect({ port: targetPort, host: '127.0.0.1' }, () => socket.write(bytes));
+      const cut = () => socket.destroy();
+      this.#repeats.add(cut);
+      socket.on('error', () => {});
+      socket.on('data', cut);
+      socket.on('close', () => this.#repeats.delete(cut));
+    }, this.repeatAfter);
+    const cancel = () => clearTimeout(timer);
+    this.#repeats.add(cancel);
   }
 }
 
@@ -173,6 +195,7 @@ interface Rules {
   isHeld(direction: Direction): boolean;
   judge(bytes: Buffer): Verdict;
   judgeReply(bytes: Buffer): ReplyVerdict;
+  repeat(bytes: Buffer): void;
   dropsReply(): boolean;
   closed(): void;
 }
@@ -228,6 +251,7 @@ class Link {
       // Marked when the request leaves, not when it came: an earlier reply on its way isn't the answer to it.
       if (verdict === 'cut-after-reply') this.#cutsOnReply = true;
       this.#server.write(bytes);
+      if (verdict === 'repeat') this.#rules.repeat(bytes);
     });
   }
 

@@ -27,13 +27,16 @@ export interface WorkerExit {
 
 const NEXT_TIMEOUT = 10_000;
 const STOP_TIMEOUT = 5_000;
-const register = new URL('./register-ts.mjs', import.meta.url).href;
+/** Compiled ahead (by `npm run torture`), a worker's file needs no loader, and starts in a tenth of the time. */
+const compiled = import.meta.url.endsWith('.js');
+const loader = compiled ? [] : ['--import', new URL('./register-ts.mjs', import.meta.url).href];
 
 export function spawnWorker<Received = unknown, Sent = unknown>(
   file: URL | string,
   options: WorkerOptions = {},
 ): TestWorker<Received, Sent> {
-  return new TestWorker(typeof file === 'string' ? file : fileURLToPath(file), options);
+  const path = typeof file === 'string' ? file : fileURLToPath(file);
+  return new TestWorker(compiled ? path.replace(/\.ts$/, '.js') : path, options);
 }
 
 export class TestWorker<Received = unknown, Sent = unknown> {
@@ -48,7 +51,7 @@ export class TestWorker<Received = unknown, Sent = unknown> {
   constructor(file: string, { args = [], env = {} }: WorkerOptions) {
     const child = fork(file, args, {
       // Options of the test runner's own process (inspector, vm modules) are none of the worker's.
-      execArgv: ['--import', register],
+      execArgv: loader,
       env: { ...process.env, NODE_OPTIONS: '', ...env },
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       serialization: 'advanced',

@@ -5,11 +5,8 @@
 import type { Lock } from '../../../lib/core/lock.js';
 
 /** A stretch of time, in monotonic ms, in which a holder surely believed that it held a key. */
-export interface Belief {
-  readonly key: string;
+export interface Belief extends Claim {
   readonly fencingToken: number;
-  readonly from: number;
-  readonly to: number;
 }
 
 const LOOK_EVERY = 2;
@@ -41,22 +38,42 @@ export class Beliefs {
   }
 }
 
-/**
- * Where P1 or P3 is broken: two that believed to hold one key at the same time, or one after the other with a fencing
- * token that isn't larger.
- */
+/** A stretch of time in which somebody surely believed that he alone held a key. */
+export interface Claim {
+  readonly key: string;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Where P1 is broken: pairs that believed to hold one key at the same time. */
+export function overlaps<C extends Claim>(claims: readonly C[]): [C, C][] {
+  return successions(claims).filter(([before, claim]) => claim.from <= before.to);
+}
+
+/** Where P3 is broken: pairs of which the later has a fencing token that isn't larger, or none. */
+export function inversions<C extends Claim & { readonly fencingToken: number | undefined }>(
+  claims: readonly C[],
+): [C, C][] {
+  return successions(claims).filter(
+    ([before, claim]) => !((claim.fencingToken as number) > (before.fencingToken as number)),
+  );
+}
+
+/** Where P1 or P3 is broken. */
 export function contradictions(beliefs: readonly Belief[]): [Belief, Belief][] {
-  const latest = new Map<string, Belief>();
-  const found: [Belief, Belief][] = [];
-  for (const belief of beliefs.toSorted((a, b) => a.from - b.from)) {
-    const before = latest.get(belief.key);
-    if (
-      before !== undefined &&
-      (belief.from <= before.to || belief.fencingToken <= before.fencingToken)
-    ) {
-      found.push([before, belief]);
-    }
-    if (before === undefined || belief.to > before.to) latest.set(belief.key, belief);
+  return successions(beliefs).filter(
+    ([before, belief]) => belief.from <= before.to || belief.fencingToken <= before.fencingToken,
+  );
+}
+
+/** Each claim beside the one before it on its key that lasted longest. */
+function successions<C extends Claim>(claims: readonly C[]): [C, C][] {
+  const latest = new Map<string, C>();
+  const found: [C, C][] = [];
+  for (const claim of claims.toSorted((a, b) => a.from - b.from)) {
+    const before = latest.get(claim.key);
+    if (before !== undefined) found.push([before, claim]);
+    if (before === undefined || claim.to > before.to) latest.set(claim.key, claim);
   }
   return found;
 }

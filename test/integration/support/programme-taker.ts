@@ -7,6 +7,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { LockError } from '../../../lib/core/errors.js';
 import type { Lock } from '../../../lib/core/lock.js';
 import { Locker } from '../../../lib/core/locker.js';
+import { seededRandom } from '../../support/seeded-random.js';
 
 export interface ProgrammeOptions {
   readonly url: string;
@@ -49,17 +50,6 @@ const now = (): number => Number(process.hrtime.bigint()) / 1e6;
 
 function write(entry: ProgrammeEntry): void {
   writeSync(out, `${JSON.stringify(entry)}\n`);
-}
-
-/** Small and good enough: mulberry32. */
-function randomOf(from: number): () => number {
-  let state = from >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }
 
 // When the process stood still: what a call took then says nothing.
@@ -163,7 +153,7 @@ async function step(random: () => number): Promise<void> {
 }
 
 async function run(caller: number): Promise<void> {
-  const random = randomOf(seed * 1_000 + caller);
+  const random = seededRandom(seed * 1_000 + caller);
   while (!end.signal.aborted) {
     await step(random);
     if (random() < 0.5) await pause(random() * 10);

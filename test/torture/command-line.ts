@@ -1,0 +1,70 @@
+import { parseArgs } from 'node:util';
+
+/** What `npm run torture -- …` was asked for. */
+export interface Command {
+  /** How long all trials together rage, in minutes. */
+  readonly minutes: number;
+  /** Scenarios by name; undefined: all. */
+  readonly only: readonly string[] | undefined;
+  /** Subjects by id; undefined: all. */
+  readonly subjects: readonly string[] | undefined;
+  readonly seed: number;
+  readonly json: string | undefined;
+  readonly markdown: string | undefined;
+}
+
+/** Told by its message alone. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
+
+const MINUTES = 30;
+
+export const USAGE = `Usage: npm run torture -- [options]
+  --minutes m            for so long in all, spread over the trials (${MINUTES}); starting and ending them comes on top
+  --only name,name       these scenarios
+  --subjects ours,bare   these libraries
+  --seed n               draws the same faults again
+  --json file            write every trial
+  --markdown file        write the report elsewhere than where it's kept, or of a part of the scenarios`;
+
+export function parseCommand(args: string[]): Command {
+  let values;
+  try {
+    ({ values } = parseArgs({
+      args,
+      options: {
+        minutes: { type: 'string', default: String(MINUTES) },
+        only: { type: 'string' },
+        subjects: { type: 'string' },
+        seed: { type: 'string', default: String(Math.floor(Math.random() * 1e6)) },
+        json: { type: 'string' },
+        markdown: { type: 'string' },
+      },
+    }));
+  } catch (error) {
+    throw new UsageError(`${(error as Error).message}\n${USAGE}`);
+  }
+  const [minutes, seed] = [Number(values.minutes), Number(values.seed)];
+  if (!(minutes > 0)) {
+    throw new UsageError(`--minutes is "${values.minutes}"; it takes a number above 0.\n${USAGE}`);
+  }
+  if (!Number.isSafeInteger(seed) || seed < 0) {
+    throw new UsageError(`--seed is "${values.seed}"; it takes a whole number.\n${USAGE}`);
+  }
+  return {
+    minutes,
+    seed,
+    only: list(values.only),
+    subjects: list(values.subjects),
+    json: values.json,
+    markdown: values.markdown,
+  };
+}
+
+function list(given: string | undefined): string[] | undefined {
+  return given
+    ?.split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '');
+}

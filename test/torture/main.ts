@@ -1,0 +1,93 @@
+/**
+ * `npm run torture`: every scenario with every subject, one trial after the other, and the report.
+ *
+ * It fails where one of our promises is broken, or where what had to be seen wasn't. Without `--only` and `--subjects` the
+ * report goes where it's kept (RESULTS.md, beside this file), else only where `--markdown` says.
+ */
+import { writeFileSync } from 'node:fs';
+import { describeMachine } from '../../bench/machine.js';
+import { parseCommand, USAGE, UsageError } from './command-line.js';
+import { reportMarkdown, summaryText } from './report.js';
+import type { Scenario } from './scenario.js';
+import { scenarios } from './scenarios/catalogue.js';
+import { subjects } from './subjects/catalogue.js';
+import type { Subject } from './subjects/subject.js';
+import { runUntilSeen, type Trial } from './trial.js';
+
+/** Less shows nothing. */
+const SHORTEST = 5;
+
+async function main(): Promise<void> {
+  const command = parseCommand(process.argv.slice(2));
+  const begunAt = new Date();
+  const chosen = {
+    scenarios: named(scenarios, ({ name }) => name, command.only, '--only'),
+    subjects: named(subjects, ({ id }) => id, command.subjects, '--subjects'),
+  };
+  const machine = describeMachine(process.env['REDIS_SERVER'] ?? 'redis-server');
+  const skipped = new Map<string, string>();
+  const planned: [Scenario, Subject][] = [];
+  for (const scenario of chosen.scenarios) {
+    const reason = scenario.unavailable?.();
+    if (reason !== undefined) skipped.set(scenario.name, reason);
+    for (const subject of reason === undefined ? chosen.subjects : []) {
+      const lack = subject.lacks?.(scenario.topology);
+      if (lack === undefined) planned.push([scenario, subject]);
+      else skipped.set(`${scenario.name}, ${subject.title}`, lack);
+    }
+  }
+  for (const [what, reason] of skipped) console.log(`Skipped: ${what}: ${reason}`);
+  const seconds = Math.max(SHORTEST, (command.minutes * 60) / planned.length);
+  console.log(`${planned.length} trials of ${seconds.toFixed(0)} s each; seed ${command.seed}.`);
+
+  const trials: Trial[] = [];
+  for (const [index, [scenario, subject]] of planned.entries()) {
+    const trial = await runUntilSeen(scenario, subject, { seconds, seed: command.seed + index });
+    trials.push(trial);
+    console.log(`[${index + 1}/${planned.length}] ${summaryText(trial)}`);
+  }
+  const markdown = reportMarkdown({
+    trials,
+    skipped,
+    machine,
+    begunAt,
+    command: ['npm run torture --', ...process.argv.slice(2)].join(' '),
+    seed: command.seed,
+    ...chosen,
+  });
+  const complete = command.only === undefined && command.subjects === undefined;
+  const file = command.markdown ?? (complete ? process.env['TORTURE_RESULTS'] : undefined);
+  if (file !== undefined) writeFileSync(file, markdown);
+  if (command.json !== undefined) writeFileSync(command.json, JSON.stringify(trials, null, 1));
+  const failed = trials.filter(({ broken, unseen }) => broken.length + unseen.length > 0);
+  console.log(
+    failed.length === 0
+      ? 'Every promise was kept, and everything was seen that had to be.'
+      : `${failed.length} of ${trials.length} trials failed.`,
+  );
+  if (failed.length > 0) process.exitCode = 1;
+}
+
+function named<T>(
+  all: readonly T[],
+  nameOf: (one: T) => string,
+  wanted: readonly string[] | undefined,
+  option: string,
+): readonly T[] {
+  if (wanted === undefined) return all;
+  const unknown = wanted.find((name) => !all.some((one) => nameOf(one) === name));
+  if (unknown !== undefined) {
+    throw new UsageError(
+      `${option} names "${unknown}"; there are ${all.map(nameOf).join(', ')}.\n${USAGE}`,
+    );
+  }
+  return all.filter((one) => wanted.includes(nameOf(one)));
+}
+
+try {
+  await main();
+} catch (error) {
+  if (!(error instanceof UsageError)) throw error;
+  console.error(error.message);
+  process.exitCode = 1;
+}

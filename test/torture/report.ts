@@ -1,0 +1,199 @@
+/** What the trials have shown, as lines for the terminal and as the page that is kept. */
+import type { Machine } from '../../bench/machine.js';
+import { machineText } from '../../bench/machine.js';
+import { figure, Table } from '../../bench/table.js';
+import { type Invariant, INVARIANTS } from './judge.js';
+import type { Scenario } from './scenario.js';
+import type { Subject } from './subjects/subject.js';
+import { TTL, type Trial } from './trial.js';
+
+export interface Report {
+  readonly trials: readonly Trial[];
+  readonly scenarios: readonly Scenario[];
+  readonly subjects: readonly Subject[];
+  /** What wasn't run, and why. */
+  readonly skipped: ReadonlyMap<string, string>;
+  readonly machine: Machine;
+  readonly begunAt: Date;
+  readonly command: string;
+  readonly seed: number;
+}
+
+/** How many violations are described each. */
+const EXAMPLES = 3;
+
+/** One line, and what is wrong with it. */
+export function summaryText(trial: Trial): string {
+  const { scenario, subject, grants, faults, violations, broken, unseen, writes } = trial;
+  const found = INVARIANTS.filter((invariant) => violations[invariant].length > 0)
+    .map((invariant) => `${invariant} ${violations[invariant].length}`)
+    .join(', ');
+  const lines = [
+    `${scenario}, ${subject}: ${grants} grants, ${faults} faults; ${found || 'no violation'}; ` +
+      `writes ${writes.accepted} taken (${writes.stale} stale), ${writes.rejected} refused` +
+      recoveryText(trial),
+  ];
+  for (const invariant of broken) {
+    lines.push(`  BROKEN PROMISE ${invariant} (seed ${trial.seed}):`);
+    lines.push(...violations[invariant].slice(0, EXAMPLES).map((each) => `    ${each}`));
+  }
+  for (const invariant of unseen) {
+    lines.push(`  NOT SEEN: ${invariant} had to be broken here (seed ${trial.seed})`);
+  }
+  return lines.join('\n');
+}
+
+function recoveryText({ afterCrash, afterOutage }: Trial): string {
+  return [
+    ...(afterCrash.length > 0 ? [`; after a crash ${inTtls(afterCrash)} ttl`] : []),
+    ...(afterOutage.length > 0 ? [`; after an outage ${inTtls(afterOutage)} ttl`] : []),
+  ].join('');
+}
+
+export function reportMarkdown(report: Report): string {
+  const { trials, scenarios, subjects, machine, begunAt, command, seed } = report;
+  const run = scenarios.filter(({ name }) => trials.some(({ scenario }) => scenario === name));
+  return [
+    '# Torture: what happens under faults',
+    `Written by \`${command}\` on ${begunAt.toISOString().slice(0, 10)}, seed ${seed}. ${machineText(machine)}`,
+    [
+      'Several processes take locks of a short ttl, work under them and write to a resource, while one fault follows another.',
+      'Each writes down when it believed that it held its lock, on the monotonic clock of the machine; afterwards all is put side by side.',
+      'Figures are violations per million grants; `-`: there were none. In brackets: how many were found.',
+    ].join(' '),
+    verdictText(report),
+    '## Subjects',
+    table(
+      ['subject', 'set to', 'believes that it holds a lock'],
+      subjects.map(({ title, settings, belief }) => [title, settings, belief]),
+    ),
+    '## I1: two believe that they hold one lock',
+    violationTable(report, run, ['I1']),
+    '## Promises',
+    [
+      'What our library promises in each scenario, and what was found of all invariants:',
+      'I1 exclusion, I2 rising fencing tokens, I3 no stale write taken, I4 nobody loses a lock to another, I5 nothing left in Redis,',
+      'I7 calls end in their bounds, I9 a loss is told in time, I10 processes end by themselves and no error escapes.',
+    ].join(' '),
+    promiseTable(report, run),
+    '## All invariants but I1',
+    violationTable(
+      report,
+      run,
+      INVARIANTS.filter((invariant) => invariant !== 'I1'),
+    ),
+    '## Writes',
+    'What the resource took, how much of that was stale (a write of a hold after one of a later hold), and what it refused for its fencing token.',
+    perSubject(report, run, ({ writes }) =>
+      [
+        `${figure(writes.accepted, 0)} taken`,
+        `${figure(writes.stale, 0)} stale`,
+        `${figure(writes.rejected, 0)} refused`,
+      ].join(', '),
+    ),
+    '## Recovery',
+    `Until another process held the key, in parts of the ttl (${TTL} ms), median and longest: after its holder was killed, and after the server was back or emptied.`,
+    perSubject(
+      report,
+      run.filter(({ name }) =>
+        trials.some((t) => t.scenario === name && t.afterCrash.length + t.afterOutage.length > 0),
+      ),
+      ({ afterCrash, afterOutage }) =>
+        [
+          ...(afterCrash.length > 0 ? [`crash ${inTtls(afterCrash)}`] : []),
+          ...(afterOutage.length > 0 ? [`server ${inTtls(afterOutage)}`] : []),
+        ].join(', ') || '-',
+    ),
+    '## Grants and faults',
+    perSubject(report, run, ({ grants, faults }) => `${figure(grants, 0)} / ${figure(faults, 0)}`),
+    '## Scenarios',
+    run.map(({ name, topology, about }) => `- \`${name}\` (${topology}): ${about}`).join('\n'),
+    ...notRun(report),
+    '',
+  ].join('\n\n');
+}
+
+function verdictText({ trials }: Report): string {
+  const failed = trials.filter(({ broken, unseen }) => broken.length + unseen.length > 0);
+  if (failed.length === 0) {
+    return 'Every promise was kept, and everything that had to be seen was seen.';
+  }
+  return [
+    '**Failed:**',
+    ...failed.map(
+      ({ scenario, subject, broken, unseen }) =>
+        `- ${scenario}, ${subject}: ${[
+          ...broken.map((invariant) => `${invariant} is promised and was broken`),
+          ...unseen.map((invariant) => `${invariant} had to be seen broken and wasn't`),
+        ].join('; ')}`,
+    ),
+  ].join('\n');
+}
+
+function promiseTable({ trials }: Report, run: readonly Scenario[]): string {
+  return table(
+    ['scenario', 'promised', 'with guard', 'because', 'kept'],
+    run.map(({ name, promised, guarded, because }) => {
+      const ours = trials.filter((t) => t.scenario === name && t.promised.length > 0);
+      const kept = ours.every(({ broken }) => broken.length === 0) ? 'yes' : 'NO';
+      return [name, shown(promised), shown(guarded), because ?? '', ours.length > 0 ? kept : '-'];
+    }),
+  );
+}
+
+function shown(promised: readonly Invariant[]): string {
+  const missing = INVARIANTS.filter((invariant) => !promised.includes(invariant));
+  return missing.length === 0 ? 'all' : `all but ${missing.join(', ')}`;
+}
+
+function violationTable(
+  report: Report,
+  run: readonly Scenario[],
+  invariants: readonly Invariant[],
+): string {
+  return perSubject(report, run, ({ violations, grants }) =>
+    invariants
+      .map((invariant) => [invariant, violations[invariant].length] as const)
+      .filter(([, count]) => count > 0)
+      .map(([invariant, count]) => {
+        const rate = figure((count / Math.max(1, grants)) * 1e6, 0);
+        return invariants.length === 1 ? `${rate} (${count})` : `${invariant} ${rate} (${count})`;
+      })
+      .join(', '),
+  );
+}
+
+function perSubject(
+  { trials, subjects }: Report,
+  run: readonly Scenario[],
+  cell: (trial: Trial) => string,
+): string {
+  return table(
+    ['scenario', ...subjects.map(({ title }) => title)],
+    run.map(({ name }) => [
+      name,
+      ...subjects.map(({ id }) => {
+        const trial = trials.find((t) => t.scenario === name && t.subject === id);
+        return trial === undefined ? 'not run' : cell(trial) || '-';
+      }),
+    ]),
+  );
+}
+
+function notRun({ skipped }: Report): string[] {
+  if (skipped.size === 0) return [];
+  return ['## Not run', [...skipped].map(([what, why]) => `- ${what}: ${why}`).join('\n')];
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const made = new Table(head);
+  for (const row of rows) made.add(row);
+  return made.markdown();
+}
+
+function inTtls(times: readonly number[]): string {
+  const sorted = times.toSorted((a, b) => a - b);
+  const at = (part: number): string =>
+    figure((sorted[Math.floor((sorted.length - 1) * part)] ?? Number.NaN) / TTL, 2);
+  return `${at(0.5)} (longest ${at(1)})`;
+}

@@ -1,0 +1,71 @@
+/**
+ * A scenario: a topology, what's done to it again and again, and what is promised of our library meanwhile.
+ *
+ * What is promised depends on the options: `promised` holds with none, `guarded` with `guard: true`. `shows` is what must
+ * be seen to go wrong, or the run proves nothing: a judge that never finds anything may be blind, and a fault that harms
+ * nobody may not have happened.
+ */
+import { machineNow } from '../../bench/machine-clock.js';
+import type { Crew } from './crew.js';
+import type { Fault, Invariant } from './judge.js';
+import type { Site } from './site.js';
+
+export interface Scenario<S extends Site = Site> {
+  readonly name: string;
+  readonly topology: S['topology'];
+  /** What's done, in a sentence. */
+  readonly about: string;
+  /** Of our library with no options. */
+  readonly promised: readonly Invariant[];
+  /** The same with its guard. */
+  readonly guarded: readonly Invariant[];
+  /** Why not everything is promised, where it isn't. */
+  readonly because?: string;
+  /** Who must be seen to break what. */
+  readonly shows: readonly { readonly subject: string; readonly invariant: Invariant }[];
+  /** Why it can't be run here, if it can't. */
+  unavailable?(): string | undefined;
+  open(processes: number): Promise<S>;
+  /** Does one fault, from its beginning to its end. */
+  fault(stage: Stage<S>): Promise<void>;
+  /** The pause between two faults: from, to, in ms. */
+  readonly pauses: readonly [number, number];
+}
+
+/** What a fault has to work with. */
+export class Stage<S extends Site = Site> {
+  readonly faults: Fault[] = [];
+
+  constructor(
+    readonly site: S,
+    readonly crew: Crew,
+    readonly ttl: number,
+    /** Random numbers of the run's seed. */
+    readonly random: () => number,
+  ) {}
+
+  /** A number between two. */
+  between(from: number, to: number): number {
+    return from + this.random() * (to - from);
+  }
+
+  /** One of several. */
+  pick<T>(all: readonly T[]): T {
+    return all[Math.floor(this.random() * all.length)] as T;
+  }
+
+  /** A place in the crew. */
+  place(): number {
+    return Math.floor(this.random() * this.crew.size);
+  }
+
+  note(name: string, facts: { at?: number; killed?: string; back?: number } = {}): void {
+    this.faults.push({ name, at: machineNow(), ...facts });
+  }
+}
+
+export const EVERYTHING: readonly Invariant[] = ['I1', 'I2', 'I3', 'I4', 'I5', 'I7', 'I9', 'I10'];
+
+export function everythingBut(...without: Invariant[]): readonly Invariant[] {
+  return EVERYTHING.filter((invariant) => !without.includes(invariant));
+}

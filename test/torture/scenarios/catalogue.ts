@@ -1,0 +1,32 @@
+import type { Scenario } from '../scenario.js';
+import { calm, clientKilled, clientStopped, loopBlocked } from './clients.js';
+import { proxyCuts, proxyDelays, proxyRepeats } from './network.js';
+import {
+  evicted,
+  flushed,
+  powerLostEverySecond,
+  restartAlways,
+  restartEmpty,
+  restartEverySecond,
+  scriptsFlushed,
+  serverStopped,
+} from './server.js';
+
+/** Every scenario, in the order of the report. */
+export const scenarios: readonly Scenario[] = [
+  calm,
+  clientKilled,
+  clientStopped,
+  loopBlocked,
+  proxyCuts,
+  proxyDelays,
+  proxyRepeats,
+  serverStopped,
+  scriptsFlushed,
+  restartEmpty,
+  restartEverySecond,
+  powerLostEverySecond,
+  restartAlways,
+  flushed,
+  evicted,
+];

@@ -1,0 +1,101 @@
+import { LockConfigError, LockError, LockLostError } from '../../../lib/core/errors.js';
+import type { Lock } from '../../../lib/core/lock.js';
+import { Locker } from '../../../lib/core/locker.js';
+import type { LockerOptions } from '../../../lib/core/options.js';
+import { connectionOf } from '../where.js';
+import type { Subject, SubjectClient, SubjectLock, SubjectOptions } from './subject.js';
+
+class OurLocks implements SubjectClient {
+  readonly #locker: Locker;
+
+  constructor(locker: Locker) {
+    this.#locker = locker;
+  }
+
+  async acquire(key: string): Promise<SubjectLock | undefined> {
+    try {
+      return new OurLock(await this.#locker.acquire(key));
+    } catch (error) {
+      if (LockError.is(error) && error.code === 'LOCK_TIMEOUT') return undefined;
+      throw error;
+    }
+  }
+
+  outcomeOf(error: unknown): string {
+    if (!LockError.is(error)) return String(error);
+    const { reason } = error as { reason?: string };
+    return reason === undefined ? error.code : `${error.code} ${reason}`;
+  }
+
+  close(): Promise<void> {
+    return this.#locker.close();
+  }
+}
+
+class OurLock implements SubjectLock {
+  readonly fencingToken: number;
+
+  constructor(private readonly lock: Lock) {
+    this.fencingToken = lock.fencingToken;
+  }
+
+  get isHeld(): boolean {
+    return this.lock.isHeld;
+  }
+
+  onLost(callback: (reason: string) => void): void {
+    const { signal } = this.lock;
+    signal.addEventListener('abort', () => {
+      const { reason } = signal;
+      callback(reason instanceof LockLostError ? reason.reason : String(reason));
+    });
+  }
+
+  release(): Promise<string> {
+    return this.lock.release();
+  }
+}
+
+function variant(
+  id: string,
+  title: string,
+  settings: string,
+  promises: Subject['promises'],
+  more: (options: SubjectOptions) => Partial<LockerOptions>,
+): Subject {
+  const optionsFor = (options: SubjectOptions): LockerOptions => ({
+    connection: connectionOf(options.where),
+    ttl: options.ttl,
+    waitTimeout: options.waitTimeout,
+    commandTimeout: options.commandTimeout,
+    drainTimeout: 1,
+    ...more(options),
+  });
+  return {
+    id,
+    title,
+    settings,
+    belief: 'while `lock.isHeld`',
+    fences: true,
+    promises,
+    lacks() {
+      try {
+        // Unknown options are refused before anything is connected.
+        const where = { kind: 'single', url: 'redis://127.0.0.1:1' } as const;
+        const options = { where, ttl: 500, waitTimeout: 500, commandTimeout: 100 };
+        void new Locker(optionsFor(options)).close();
+        return undefined;
+      } catch (error) {
+        if (error instanceof LockConfigError) return error.message;
+        throw error;
+      }
+    },
+    async open(options) {
+      const locker = new Locker(optionsFor(options));
+      await locker.connect();
+      return new OurLocks(locker);
+    },
+  };
+}
+
+export const ours = variant('ours', 'ours', 'all defaults', 'plain', () => ({}));

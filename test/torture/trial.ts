@@ -1,0 +1,128 @@
+/**
+ * One subject in one scenario: its crew at work while fault follows fault, then the judgement.
+ *
+ *     open site, resource, crew ─▶ faults until time is up ─▶ heal ─▶ crew stops ─▶ what's left ─▶ judge
+ */
+import { setTimeout as pause } from 'node:timers/promises';
+import { machineNow } from '../../bench/machine-clock.js';
+import { eventually } from '../support/eventually.js';
+import { seededRandom } from '../support/seeded-random.js';
+import { Crew } from './crew.js';
+import { type Invariant, judge, type Verdict } from './judge.js';
+import { Resource, type WriteCounts } from './resource.js';
+import { type Scenario, Stage } from './scenario.js';
+import type { Site } from './site.js';
+import type { Subject } from './subjects/subject.js';
+
+/** Short, so that much happens in a minute; redlock asks for more than 100 ms beyond half of it. */
+export const TTL = 600;
+const WAIT_TIMEOUT = 1_500;
+const COMMAND_TIMEOUT = 250;
+const PROCESSES = 3;
+const CALLERS = 4;
+const KEYS = ['a', 'b', 'c', 'd'];
+/** What a loaded machine may add to a bound. */
+const SLACK = 400;
+/** The longest for which a key may be reserved for a waiter that has died (claim window). */
+const CLAIM_WINDOW = 1_000;
+
+const EXTENSIONS = 2;
+
+export interface TrialOptions {
+  readonly seconds: number;
+  readonly seed: number;
+}
+
+export interface Trial extends Verdict, TrialOptions {
+  readonly scenario: string;
+  readonly subject: string;
+  readonly faults: number;
+  readonly writes: WriteCounts;
+  /** What our promises were, and what of them was broken. */
+  readonly promised: readonly Invariant[];
+  readonly broken: readonly Invariant[];
+  /** What had to be seen to go wrong, and wasn't. */
+  readonly unseen: readonly Invariant[];
+}
+
+export async function runTrial(
+  scenario: Scenario,
+  subject: Subject,
+  { seconds, seed }: TrialOptions,
+): Promise<Trial> {
+  await using site = await scenario.open(PROCESSES);
+  await using resource = await Resource.start();
+  await using crew = await Crew.start({
+    subject: subject.id,
+    processes: PROCESSES,
+    callers: CALLERS,
+    keys: KEYS,
+    ttl: TTL,
+    waitTimeout: WAIT_TIMEOUT,
+    commandTimeout: COMMAND_TIMEOUT,
+    work: 2 * TTL,
+    resource: resource.port,
+    seed,
+    whereOf: (place) => site.whereOf(place),
+  });
+  // A guard may let some time pass before the first grant.
+  await eventually(async () => (await resource.counts()).accepted > 0, { timeout: 20_000 });
+  const stage = new Stage(site, crew, TTL, seededRandom(seed));
+  await rage(scenario, stage, seconds);
+  await site.heal();
+  const unended = await crew.stop(WAIT_TIMEOUT + 2 * TTL + 5_000);
+  const remains = await site.remains(TTL + COMMAND_TIMEOUT + CLAIM_WINDOW + SLACK);
+  const writes = await resource.counts();
+  const verdict = judge({
+    journals: crew.journals(),
+    faults: stage.faults,
+    writes,
+    remains,
+    unended,
+    bounds: {
+      acquire: WAIT_TIMEOUT + COMMAND_TIMEOUT + SLACK,
+      release: COMMAND_TIMEOUT + SLACK,
+    },
+  });
+  const promised = { none: [], plain: scenario.promised, guarded: scenario.guarded }[
+    subject.promises
+  ];
+  return {
+    ...verdict,
+    ...{ scenario: scenario.name, subject: subject.id, seconds, seed, writes },
+    faults: stage.faults.length,
+    promised,
+    broken: promised.filter((invariant) => verdict.violations[invariant].length > 0),
+    unseen: scenario.shows
+      .filter((shown) => shown.subject === subject.id)
+      .map(({ invariant }) => invariant)
+      .filter((invariant) => verdict.violations[invariant].length === 0),
+  };
+}
+
+/** A trial that hasn't shown what it must is run again with other faults: what's rare may take its time. */
+export async function runUntilSeen(
+  scenario: Scenario,
+  subject: Subject,
+  options: TrialOptions,
+): Promise<Trial> {
+  for (let more = 0; ; more += 1) {
+    const seed = options.seed + more * 1_000;
+    const trial = await runTrial(scenario, subject, { ...options, seed });
+    const seen = trial.unseen.length === 0;
+    if (seen || trial.broken.length > 0 || more === EXTENSIONS) return trial;
+  }
+}
+
+async function rage<S extends Site>(
+  scenario: Scenario<S>,
+  stage: Stage<S>,
+  seconds: number,
+): Promise<void> {
+  const end = machineNow() + seconds * 1_000;
+  const [shortest, longest] = scenario.pauses;
+  while (machineNow() < end) {
+    await pause(stage.between(shortest, longest));
+    await scenario.fault(stage);
+  }
+}
