@@ -60,6 +60,8 @@ export class Lease implements AgendaEntry {
   heapIndex = -1;
   /** When a failed renewal is tried again; 0: none failed since the last success. */
   retryAt = 0;
+  /** When to ask whether it's still ours, without prolonging it; Infinity: nothing has been missed. */
+  lookAt = Number.POSITIVE_INFINITY;
   /** The extend that is under way. */
   extending: Extension | undefined;
 

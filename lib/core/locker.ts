@@ -125,6 +125,8 @@ export class Locker {
   readonly #outside = AsyncLocalStorage.snapshot();
   /** Whether we listen to what is told to holders. */
   #attends = false;
+  /** Whether we ever did. */
+  #hasListened = false;
   readonly #forced: ForcedReleases;
   /** How many releases are under way. */
   #releasing = 0;
@@ -186,8 +188,14 @@ export class Locker {
           this.#othersWait(message.owner);
           break;
         case 'listening':
-          if (message.owner === undefined) for (const queue of this.#queues.values()) queue.wake();
-          else this.#queues.get(message.owner)?.wake();
+          if (message.owner === undefined) {
+            for (const queue of this.#queues.values()) queue.wake();
+            // For the first time, there was nothing that told holders anything before.
+            if (this.#hasListened) this.#renewal.lookAtAll();
+            this.#hasListened = true;
+          } else {
+            this.#queues.get(message.owner)?.wake();
+          }
           break;
       }
     });
@@ -441,7 +449,8 @@ export class Locker {
    *
    * The holder's process is told at once: its `signal` aborts, with a LockLostError of reason `forced`. Until it hears of
    * it, and for as long as its work ignores the signal, it works beside the next holder: only a resource that checks the
-   * fencing token is safe from that. A process that can't be told learns it at its next renewal, or, with
+   * fencing token is safe from that. A process that was cut off from what is told asks for all
+   * its locks as soon as it hears again; one that never hears (`wakeUp: 'poll'`) learns it at its next renewal, or, with
    * `renew: false`, at its deadline.
    *
    * @throws LockUnavailableError: it may or may not have been done; name the holder by its `fencingToken`, and it can be tried

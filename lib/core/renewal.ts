@@ -1,5 +1,5 @@
 import { Agenda } from './agenda.js';
-import type { ExtendOutcome, LockBackend } from './backend/lock-backend.js';
+import { type ExtendOutcome, isHeldWith, type LockBackend } from './backend/lock-backend.js';
 import type { Clock } from './clock.js';
 import type { LockEmitter } from './events.js';
 import type { Extension, Lease } from './lease.js';
@@ -16,6 +16,9 @@ const BATCH_SIZE = 500;
  * deadline or `maxHold`, so that `signal` aborts in time without anybody asking.
  *
  * All that are due go to the backend together; each has at most one renewal under way.
+ *
+ * Where it may have been missed that a lease was taken away, all are looked at once: those that are renewed by a renewal
+ * before its time, the others by a question, since nobody has asked for more than their ttl.
  */
 export class Renewal {
   readonly #agenda: Agenda<Lease>;
@@ -62,6 +65,23 @@ export class Renewal {
     return (await outcomes)[leases.indexOf(lease)] as ExtendOutcome;
   }
 
+  /** What was told to holders may have been missed: finds out which leases are still ours. */
+  lookAtAll(): void {
+    const now = this.clock.now();
+    const renewed = this.leases.filter((lease) => lease.renew && lease.isHeldAt(now));
+    const underWay = new Set(renewed.flatMap(({ extending }) => extending ?? []));
+    this.#extendAll(renewed);
+    // What is under way may have been done before the lease was taken away.
+    for (const { leases, outcomes } of underWay) {
+      void outcomes.then(() => this.#extendAll(leases.filter(({ renew }) => renew)));
+    }
+    for (const lease of this.leases) {
+      if (lease.renew) continue;
+      lease.lookAt = now;
+      this.#reschedule(lease, now);
+    }
+  }
+
   stop(): void {
     this.#agenda.stop();
   }
@@ -75,6 +95,7 @@ export class Renewal {
       if (lease.renew && lease.extending === undefined) {
         due.push(lease);
       } else {
+        if (now >= lease.lookAt) void this.#ask(lease);
         if (now >= lease.overdueAt) this.#endanger(lease, undefined);
         // A listener may have ended it.
         if (lease.isHeldAt(now)) this.#watch(lease, now);
@@ -90,12 +111,19 @@ export class Renewal {
         this.unwatch(lease);
       }
     }
-    for (let start = 0; start < due.length; start += BATCH_SIZE) {
+    this.#extendAll(due);
+    for (const lease of due) if (lease.isHeldAt(now)) this.#watch(lease, now);
+  }
+
+  /** Those that are still held, and not being renewed already, in batches. */
+  #extendAll(leases: readonly Lease[]): void {
+    const now = this.clock.now();
+    for (let start = 0; start < leases.length; start += BATCH_SIZE) {
       // One may have been released meanwhile, by a listener of another's loss.
-      const batch = due.slice(start, start + BATCH_SIZE).filter((lease) => lease.isHeldAt(now));
-      if (batch.length === 0) continue;
-      this.#extend(batch);
-      for (const lease of batch) this.#watch(lease, now);
+      const batch = leases
+        .slice(start, start + BATCH_SIZE)
+        .filter((lease) => lease.extending === undefined && lease.isHeldAt(now));
+      if (batch.length > 0) this.#extend(batch);
     }
   }
 
@@ -127,14 +155,35 @@ export class Renewal {
           lease.lose('taken');
           return;
         case 'unavailable':
-          // Soon again, but neither at once nor in step with other processes.
-          lease.retryAt = now + (lease.ttl / 20) * (0.5 + this.random());
+          lease.retryAt = this.#soon(lease, now);
           this.#endanger(lease, outcome.cause);
           break;
       }
       this.#reschedule(lease, now);
     });
     return outcomes;
+  }
+
+  /** Whether it's still ours, of one that isn't renewed: its holder was promised no more than its ttl. */
+  async #ask(lease: Lease): Promise<void> {
+    lease.lookAt = Number.POSITIVE_INFINITY;
+    // Twice: the first time, a command that changes its fencing token may have been done and not yet been answered.
+    for (let look = 0; look < 2 && lease.isHeld; look += 1) {
+      const outcome = await this.backend.query(lease.name);
+      if (outcome.kind === 'unavailable') {
+        const now = this.clock.now();
+        lease.lookAt = this.#soon(lease, now);
+        this.#reschedule(lease, now);
+        return;
+      }
+      if (isHeldWith(outcome.state, lease.access, lease.fencingToken)) return;
+    }
+    lease.lose('taken');
+  }
+
+  /** Again after a failure, but neither at once nor in step with other processes. */
+  #soon({ ttl }: Lease, now: number): number {
+    return now + (ttl / 20) * (0.5 + this.random());
   }
 
   #endanger(lease: Lease, cause: unknown): void {
@@ -157,7 +206,7 @@ export class Renewal {
 /** When there's something to be done about a lease. */
 function nextEvent(lease: Lease, now: number): number {
   const end = Math.min(lease.deadline, lease.holdUntil);
-  if (!lease.renew) return end;
+  if (!lease.renew) return Math.min(end, lease.lookAt);
   const next =
     lease.extending === undefined
       ? Math.max(lease.sentAt + lease.ttl * RENEW_AFTER, lease.retryAt)

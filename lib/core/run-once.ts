@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 
 import { watchAbort } from './abort-watch.js';
 import { Backoff } from './backoff.js';
-import { FENCE_RANGE, type LockBackend } from './backend/lock-backend.js';
+import { isHeldWith, type LockBackend } from './backend/lock-backend.js';
 import type {
   ClaimOutcome,
   ClaimReply,
@@ -400,13 +400,7 @@ class Findings {
         const { backend } = this.context;
         const name = LockName.of(lockPrefix(this.prefix, run.lock ?? ''), this.job);
         const { state } = answered(this.job, await backend.query(name));
-        const fence = Number(run.fence);
-        // Of a lease, the record shows the first of its fencing tokens.
-        const holds = state.held.some(
-          ({ kept, fencingToken }) =>
-            !kept && fencingToken <= fence && fence < fencingToken + FENCE_RANGE,
-        );
-        if (holds) this.#alive.add(run.token);
+        if (isHeldWith(state, 'exclusive', Number(run.fence))) this.#alive.add(run.token);
         else this.bury(run);
       }),
     );

@@ -178,7 +178,8 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
    *
    * The holder's process is told at once: its `signal` aborts, with a LockLostError of reason `forced`. Until it hears of
    * it, and for as long as its work ignores the signal, it works beside the next holder: only a resource that checks the
-   * fencing token is safe from that. A process that can't be told learns it at its next renewal, or, with
+   * fencing token is safe from that. A process that was cut off from what is told asks for all
+   * its locks as soon as it hears again; one that never hears (`wakeUp: 'poll'`) learns it at its next renewal, or, with
    * `renew: false`, at its deadline.
    *
    * @throws LockUnavailableError: it may or may not have been done. LockKeyError, LockConfigError.

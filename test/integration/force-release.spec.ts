@@ -9,8 +9,9 @@ import { hostname } from 'node:os';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { eventually } from '../support/eventually.js';
 import { RedisServer } from '../support/redis-server.js';
+import { TcpProxy } from '../support/tcp-proxy.js';
 import { lockerOptions, Observer, SLACK } from './support/faults.js';
-import { type RemoteLock, type RemoteLocker, Replica } from './support/replica.js';
+import { monotonic, type RemoteLock, type RemoteLocker, Replica } from './support/replica.js';
 
 /** So long that nothing which comes in time is owed to an expiry or to a renewal. */
 const LONG = { ttl: 60_000, waitTimeout: 20_000 };
@@ -139,6 +140,34 @@ describe('A lock that is released by force', () => {
     expect(loss.at - forced.from).toBeLessThan(1_500 / 3 + SLACK);
     await Promise.all([deaf, waiter, admin].map((locker) => locker.close()));
   });
+
+  it.each([true, false])(
+    'is lost once its holder listens again, where it missed the message: renew %p',
+    async (renew) => {
+      await using proxy = await TcpProxy.start(server.port);
+      const [, , admin] = await open();
+      const holder = await (replicas[0] as Replica).open(lockerOptions(proxy.url, LONG));
+      await holdAndListen(holder);
+      const forced = await holder.acquire(`${key} forced`, { renew });
+      const left = await holder.acquire(`${key} left`, { renew });
+      // Deaf from here on; its connection for commands stays.
+      proxy.refuse();
+      await observer.redis.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
+      expect((await admin.forceRelease(`${key} forced`)).value.kind).toBe('released');
+      const remaining = await left.remaining();
+      expect(await forced.state()).toBe('held');
+      proxy.accept();
+      const acceptedAt = monotonic();
+      const loss = await forced.loss();
+      expect(loss.reason).toBe('taken');
+      // A renewal comes after 20 s.
+      expect(loss.at - acceptedAt).toBeLessThan(5_000);
+      expect(await left.state()).toBe('held');
+      // Who doesn't renew, was promised its ttl and no more.
+      expect(await left.remaining()).toBeLessThanOrEqual(renew ? LONG.ttl : remaining);
+      await Promise.all([holder, admin].map((locker) => locker.close()));
+    },
+  );
 
   it('is free for the next also while its holder is frozen, which learns it when it wakes up', async () => {
     const [holder, waiter, admin] = await open();

@@ -1,7 +1,12 @@
 /** One timer for all leases: each renewed in time, in batches, and each ended at its deadline and not a tick later. */
 import { beforeEach, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import type { ExtendOutcome, HeldToken } from '../../lib/core/backend/lock-backend.js';
+import type {
+  ExtendOutcome,
+  HeldToken,
+  HolderState,
+  QueryOutcome,
+} from '../../lib/core/backend/lock-backend.js';
 import type { LostReason } from '../../lib/core/errors.js';
 import { LockEmitter } from '../../lib/core/events.js';
 import { type HoldOptions, Lease, type LeaseGrant } from '../../lib/core/lease.js';
@@ -13,6 +18,8 @@ import { FakeBackend, noAnswer } from './fake-backend.js';
 const TTL = 3_000;
 /** When a lease of that ttl is due, in jeopardy, and over. */
 const [DUE, OVERDUE, OVER] = [1_000, 2_000, 2_968];
+
+const NO_BOUNDS = { maxHold: Number.POSITIVE_INFINITY, holdAtLeast: 0 };
 
 describe('Renewal', () => {
   let clock: FakeClock;
@@ -433,5 +440,94 @@ describe('Renewal', () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  describe('looks at all leases where a message may have been missed:', () => {
+    const state = (lease: Lease, held: Partial<HolderState>[]): QueryOutcome => ({
+      kind: 'found',
+      state: {
+        key: lease.name.key,
+        held: held.map((holder) => ({ ...(holder as HolderState) })),
+        pending: [],
+      },
+    });
+    const holder = (fencingToken: number, kept = false) => ({ fencingToken, kept });
+
+    it('renews those that are renewed at once, in one batch, and loses what was taken', async () => {
+      for (let n = 0; n < 3; n += 1) hold();
+      await clock.advance(100);
+      renewal.lookAtAll();
+      expect(backend.extends.made.map(tokensOf)).toEqual([['t1', 't2', 't3']]);
+      await backend.extends.answer([extended(), { kind: 'taken' }, extended()]);
+      expect(lost).toMatchObject([{ token: 't2', reason: 'taken' }]);
+      // And goes on from there.
+      await clock.advance(DUE - 1);
+      expect(backend.extends.openCount).toBe(0);
+      await clock.advance(1);
+      expect(tokensOf(backend.extends.made.at(-1))?.toSorted()).toEqual(['t1', 't3']);
+    });
+
+    it('once more where a renewal was under way, which may have been done before', async () => {
+      hold();
+      await clock.advance(DUE);
+      renewal.lookAtAll();
+      expect(backend.extends.made).toHaveLength(1);
+      await backend.extends.answer([extended()]);
+      expect(backend.extends.made).toHaveLength(2);
+      await backend.extends.answer([{ kind: 'taken' }]);
+      expect(lost).toMatchObject([{ token: 't1', reason: 'taken' }]);
+    });
+
+    it('asks for those that are not renewed, and prolongs none', async () => {
+      const [lease, other] = [hold({ renew: false }), hold({ renew: false })];
+      const { deadline } = lease;
+      renewal.lookAtAll();
+      await clock.advance(0);
+      expect(backend.queries.made).toEqual([lease.name, other.name]);
+      await backend.queries.answer(state(lease, [holder(lease.fencingToken)]));
+      await backend.queries.answer(state(other, [holder(other.fencingToken + 1)]));
+      // Twice, before it's believed.
+      expect(lost).toEqual([]);
+      await backend.queries.answer(state(other, [holder(other.fencingToken + 1)]));
+      expect(lost).toMatchObject([{ token: 't2', reason: 'taken' }]);
+      await clock.advance(OVER - 1);
+      expect([lease.deadline, backend.extends.made, backend.queries.openCount]).toEqual([
+        deadline,
+        [],
+        0,
+      ]);
+      expect(lost).toHaveLength(1);
+    });
+
+    it.each<[string, HoldOptions['access'], number, boolean, boolean]>([
+      ['the first token of its range', 'exclusive', 0, false, true],
+      ['the last', 'exclusive', -9_999, false, true],
+      ['an earlier lease', 'exclusive', -10_000, false, false],
+      ['one that is only kept', 'exclusive', 0, true, false],
+      ['itself among sharers', 'shared', 0, false, true],
+      ['another sharer', 'shared', -1, false, false],
+      ['another under a limit', 'limit:3', -1, false, false],
+    ])('takes for its own: %s, %s', async (_, access, offset, kept, itsOwn) => {
+      const hold20 = { renew: false, fencingToken: 20_000 };
+      const lease = hold({ ...hold20, hold: { ...hold20, ...NO_BOUNDS, access } });
+      const answer = state(lease, [holder(20_000 + offset, kept)]);
+      backend.queries.auto = () => answer;
+      renewal.lookAtAll();
+      await clock.advance(0);
+      expect(lease.isHeld).toBe(itsOwn);
+    });
+
+    it('asks again where nobody answers, until its deadline', async () => {
+      const lease = hold({ renew: false });
+      backend.queries.auto = () => noAnswer;
+      renewal.lookAtAll();
+      await clock.advance(OVER + TTL);
+      // A twentieth of the ttl apart.
+      expect(backend.queries.made.length).toBeGreaterThan(15);
+      expect(backend.queries.made.length).toBeLessThan(25);
+      expect(lease.lostReason).toBe('expired');
+      expect(events.filter((event) => event.includes('by an error'))).toEqual([]);
+      expect(clock.pending).toEqual([]);
+    });
   });
 });

@@ -260,6 +260,18 @@ export type NamesOutcome =
 
 export type SurveyOutcome = Survey | Unavailable;
 
+/** Whether one who holds the key so, under this fencing token or an earlier one of the same lease, is among the holders. */
+export function isHeldWith({ held }: LockState, access: Access, fencingToken: number): boolean {
+  // Who shares a key is shown by its own; of a lease that's held alone, by the first of its range.
+  const range = access === 'exclusive' ? FENCE_RANGE : 1;
+  return held.some(
+    (holder) =>
+      !holder.kept &&
+      holder.fencingToken <= fencingToken &&
+      fencingToken < holder.fencingToken + range,
+  );
+}
+
 /** Who holds a key and who waits for it, as {@link Locker.inspect} and {@link Locker.query} tell it. */
 export interface LockState {
   readonly key: string;
