@@ -61,6 +61,8 @@ export function embedScript(folder, file) {
     name: file.replace(/\.lua$/, ''),
     // Where keys repeat, the number is the caller's to count.
     numberOfKeys: signature.KEYS.repeated ? null : signature.KEYS.count,
+    // Where a time stands that is its server's, from 0: sent to another one, it has to be told anew.
+    deadlineAt: signature.ARGV.deadlineAt,
     source,
     // What Redis answers to SCRIPT LOAD, so EVALSHA can be tried without asking.
     sha1: createHash('sha1').update(source).digest('hex'),
@@ -89,7 +91,9 @@ function readList(file, header, table) {
   const unused = new Set();
   let count = 0;
   let repeated = false;
+  let deadlineAt = null;
   for (const [, index, meaning] of lines) {
+    if (/\bdeadline in server time\b/.test(meaning ?? '')) deadlineAt = Number(index) - 1;
     if (!/^\d+$/.test(index)) {
       repeated = true;
     } else if (repeated || Number(index) !== count + 1) {
@@ -101,7 +105,7 @@ function readList(file, header, table) {
       if (/^none\b/.test(meaning ?? '')) unused.add(count);
     }
   }
-  return { count, repeated, unused };
+  return { count, repeated, unused, deadlineAt };
 }
 
 function checkUse(file, source, table, { count, repeated, unused }) {
@@ -171,7 +175,7 @@ function expandInclude(folder, file, include, outer) {
   return expand(folder, include, readFileSync(path, 'utf8'), chain);
 }
 
-function renderScript({ file, name, numberOfKeys, source, sha1 }) {
+function renderScript({ file, name, numberOfKeys, deadlineAt, source, sha1 }) {
   const constant = `${name.replace(/[-_.](\w)/g, (_, letter) => letter.toUpperCase())}Script`;
   const literal = source.replaceAll('\\', '\\\\').replaceAll('`', '\\`').replaceAll('${', '\\${');
   return `
@@ -179,6 +183,7 @@ function renderScript({ file, name, numberOfKeys, source, sha1 }) {
 export const ${constant} = {
   name: '${name}',
   numberOfKeys: ${numberOfKeys},
+  deadlineAt: ${deadlineAt},
   sha1: '${sha1}',
   source: \`${literal}\`,
 } as const;

@@ -220,7 +220,7 @@ export class RedisBackend implements LockBackend {
 
   tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
     if (request.notAfter <= this.#clock.now()) return Promise.resolve({ kind: 'late' });
-    return this.#serverClock.known ? this.#tryAcquire(request) : this.#tryWhenClockIsKnown(request);
+    return this.#isClockKnown ? this.#tryAcquire(request) : this.#tryWhenClockIsKnown(request);
   }
 
   async #tryWhenClockIsKnown(request: AcquireRequest): Promise<AcquireOutcome> {
@@ -234,7 +234,7 @@ export class RedisBackend implements LockBackend {
     const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
     const holder = this.#holderWith(label);
     const countReceivers = this.#countReceivers;
-    const channel = this.wakeUp.listening ? this.wakeUp.channel : '';
+    const channel = this.wakeUp.channelFor(name);
     return this.#grants
       .run(
         ACQUIRE,
@@ -260,8 +260,13 @@ export class RedisBackend implements LockBackend {
     { name, token, ttl, place, notAfter, waitsSince, label }: AcquireRequest,
     access: Access,
   ): Promise<AcquireOutcome> {
+    const { nodes } = this.#connection;
+    const clock =
+      nodes === undefined ? this.#serverClock : nodes.clockOf(this.#prefixed(name.owner));
     const arrival =
-      waitsSince === undefined ? '' : Math.floor(this.#serverClock.notBefore(waitsSince) * 1_000);
+      waitsSince === undefined || clock === undefined
+        ? ''
+        : Math.floor(clock.notBefore(waitsSince) * 1_000);
     const args = [
       token,
       ttl,
@@ -271,7 +276,7 @@ export class RedisBackend implements LockBackend {
       access,
       place?.sequence ?? arrival,
     ] as const;
-    const channel = this.wakeUp.listening ? this.wakeUp.channel : '';
+    const channel = this.wakeUp.channelFor(name);
     return this.#grants
       .run(
         SHARE,
@@ -286,13 +291,13 @@ export class RedisBackend implements LockBackend {
     outcome: Replied<AcquireReply> | Unavailable,
   ): AcquireOutcome | Promise<AcquireOutcome> => {
     if (outcome.kind === 'unavailable') return outcome;
-    const { reply, sentAt, receivedAt, confirmed } = outcome;
+    const { reply, sentAt, confirmed } = outcome;
     if (typeof reply === 'string') {
       const fencingToken = Number(reply);
-      this.#serverClock.observe(fencingToken / 1_000, sentAt, receivedAt);
+      this.#observe(fencingToken, outcome);
       return ifConfirmed({ kind: 'granted', fencingToken, sentAt, othersWait: false }, confirmed);
     }
-    this.#serverClock.observe(Number(reply[0]) / 1_000, sentAt, receivedAt);
+    this.#observe(Number(reply[0]), outcome);
     switch (reply[1]) {
       case 'granted':
         return ifConfirmed(
@@ -326,7 +331,7 @@ export class RedisBackend implements LockBackend {
     label,
   }: AcquireAllRequest): Promise<AcquireAllOutcome> {
     if (notAfter <= this.#clock.now()) return { kind: 'late' };
-    if (!this.#serverClock.known) {
+    if (!this.#isClockKnown) {
       const unavailable = await this.#synchronized();
       if (unavailable !== undefined) return unavailable;
     }
@@ -340,8 +345,8 @@ export class RedisBackend implements LockBackend {
       notAfter,
     );
     if (outcome.kind === 'unavailable') return outcome;
-    const { reply, sentAt, receivedAt, confirmed } = outcome;
-    this.#serverClock.observe(Number(reply[0]) / 1_000, sentAt, receivedAt);
+    const { reply, sentAt, confirmed } = outcome;
+    this.#observe(Number(reply[0]), outcome);
     switch (reply[1]) {
       case 'granted':
         return ifConfirmed(
@@ -366,18 +371,20 @@ export class RedisBackend implements LockBackend {
     const [first] = groups;
     if (first !== undefined && groups.length === 1) return this.#extendTogether(first);
     const outcomes = new Map<HeldToken, ExtendOutcome>();
-    await Promise.all(
-      groups.map(async (group) => {
-        const ofGroup = await this.#extendTogether(group);
-        group.forEach((lease, index) => outcomes.set(lease, ofGroup[index] as ExtendOutcome));
-      }),
+    await this.#connection.together(() =>
+      Promise.all(
+        groups.map(async (group) => {
+          const ofGroup = await this.#extendTogether(group);
+          group.forEach((lease, index) => outcomes.set(lease, ofGroup[index] as ExtendOutcome));
+        }),
+      ),
     );
     return leases.map((lease) => outcomes.get(lease) as ExtendOutcome);
   }
 
   /** Which leases go in one command: those of one ttl and kind, with tokens of one length, which nearly always are all. */
   #groupsOf(leases: readonly HeldToken[]): readonly (readonly HeldToken[])[] {
-    // In a Cluster the keys of one script must share a slot, and those of two names seldom do.
+    // In a Cluster the keys of one script must share a slot, and those of two names seldom do: each in a command of its own.
     if (this.#source.isCluster) return leases.map((lease) => [lease]);
     const groups: HeldToken[][] = [];
     for (const lease of leases) {
@@ -403,8 +410,8 @@ export class RedisBackend implements LockBackend {
       if (!mayBeOne) return leases.map(() => outcome);
       return (await Promise.all(leases.map((lease) => this.#extendTogether([lease])))).flat();
     }
-    const { reply, sentAt, receivedAt, confirmed } = outcome;
-    this.#serverClock.observe(Number(reply[0]) / 1_000, sentAt, receivedAt);
+    const { reply, sentAt, confirmed } = outcome;
+    this.#observe(Number(reply[0]), outcome);
     // A failover to a replica that knows only the older end would free the key before the holder's new deadline.
     const extended = await ifConfirmed<ExtendOutcome>({ kind: 'extended', sentAt }, confirmed);
     return leases.map((_, index) => (reply[1][index] === '1' ? extended : TAKEN));
@@ -481,7 +488,7 @@ export class RedisBackend implements LockBackend {
   async forceRelease(request: ForceRequest): Promise<ForceOutcome> {
     const { name, reason, fencingToken = 0, notAfter } = request;
     if (notAfter <= this.#clock.now()) return { kind: 'late' };
-    if (!this.#serverClock.known) {
+    if (!this.#isClockKnown) {
       const unavailable = await this.#synchronized();
       if (unavailable !== undefined) return unavailable;
     }
@@ -494,7 +501,7 @@ export class RedisBackend implements LockBackend {
     const outcome = await this.#connection.run(FORCE_RELEASE, keys, args, notAfter);
     if (outcome.kind === 'unavailable') return outcome;
     const [nowMicros, record, sharers] = outcome.reply;
-    this.#serverClock.observe(Number(nowMicros) / 1_000, outcome.sentAt, outcome.receivedAt);
+    this.#observe(Number(nowMicros), outcome);
     if (record === 'late') return { kind: 'late' };
     const held = holdersOf(record, sharers, Number(nowMicros) / 1_000);
     return { kind: 'forced', held, by };
@@ -538,6 +545,15 @@ export class RedisBackend implements LockBackend {
     this.#confirmed?.close();
     this.#connection.close();
     this.#source.close();
+  }
+
+  /** In a Cluster, each node has a clock of its own, and the connection tells deadlines in its time. */
+  get #isClockKnown(): boolean {
+    return this.#serverClock.known || this.#connection.nodes !== undefined;
+  }
+
+  #observe(micros: number, { sentAt, receivedAt, clock }: Replied<unknown>): void {
+    (clock ?? this.#serverClock).observe(micros / 1_000, sentAt, receivedAt);
   }
 
   /** Makes sure that the server's clock is known: without it, no deadline can be told to the server. */

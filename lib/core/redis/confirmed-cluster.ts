@@ -8,6 +8,7 @@ import { type Connection, ConnectionSource } from './connection.js';
 import { hashSlotOf } from './hash-slot.js';
 import type { Script } from './script.js';
 import type { Replied, ScriptRunner } from './script-runner.js';
+import type { ServerClock } from './server-clock.js';
 
 /** How often a command is sent on, when slots move. */
 const MOST_REDIRECTIONS = 3;
@@ -56,20 +57,23 @@ export class ConfirmedCluster implements ScriptRunner {
     const slot = hashSlotOf(keys[0] as string);
     let asked: string | undefined;
     for (let redirections = 0; ; redirections += 1) {
-      const node = this.#nodeOf(asked ?? this.#cluster.slots[slot]?.[0]);
-      if (node === undefined) {
+      const address = asked ?? this.#cluster.slots[slot]?.[0];
+      const node = this.#nodeOf(address);
+      const clock = await this.#clockAt(address, dueAt);
+      if (node === undefined || clock === undefined) {
         this.#cluster.refreshSlotsCache();
         const cause = new Error(`No master is known for slot ${slot}.`);
         return { kind: 'unavailable', reason: 'unreachable', cause, mayHaveRun: false };
       }
-      const outcome = await node.runWith(script, keys, args, dueAt, asked !== undefined);
-      if (outcome.kind === 'reply') return outcome;
+      const itsArgs = script.timed(args, dueAt, clock);
+      const outcome = await node.runWith(script, keys, itsArgs, dueAt, asked !== undefined);
+      if (outcome.kind === 'reply') return { ...outcome, clock };
       if (outcome.reason === 'unreachable') this.#cluster.refreshSlotsCache();
       // What was redirected has not run there.
-      const [kind, , address] = String((outcome.cause as Error | undefined)?.message).split(' ');
+      const [kind, , named] = String((outcome.cause as Error | undefined)?.message).split(' ');
       const isRedirected = kind === 'MOVED' || kind === 'ASK';
       if (!isRedirected || redirections >= MOST_REDIRECTIONS) return outcome;
-      asked = kind === 'ASK' ? address : undefined;
+      asked = kind === 'ASK' ? named : undefined;
       if (kind === 'MOVED') await this.#refreshed();
     }
   }
@@ -78,6 +82,18 @@ export class ConfirmedCluster implements ScriptRunner {
     this.#cluster.removeAllListeners('-node');
     for (const node of this.#nodes.values()) node.close();
     this.#nodes.clear();
+  }
+
+  /** The clock of the master there: deadlines are told in its time. */
+  async #clockAt(address: string | undefined, dueAt: number): Promise<ServerClock | undefined> {
+    const { nodes } = this.connection;
+    const node = address === undefined ? undefined : nodes?.at(address);
+    if (node === undefined || node.clock.known) return node?.clock;
+    const asked = await this.connection.send(
+      () => nodes?.askClock(node) ?? Promise.resolve(),
+      dueAt,
+    );
+    return asked.kind === 'reply' ? node.clock : undefined;
   }
 
   #refreshed(): Promise<void> {

@@ -6,7 +6,10 @@ import type { Clock, Timer } from '../clock.js';
 import { LockUnavailableError } from '../errors.js';
 import type { LockEmitter } from '../events.js';
 import type { LockConnection } from '../options.js';
+import { ClusterNodes, type Errand, reached, UnreachableNode } from './cluster-nodes.js';
 import { FailoverWatch } from './failover-watch.js';
+import { hashSlotOf } from './hash-slot.js';
+import { RedisNode } from './redis-node.js';
 import { hasNotRun, isDemoted } from './refusal.js';
 import { isUnknownScript, type Script } from './script.js';
 import type { Replied, ScriptRunner } from './script-runner.js';
@@ -18,8 +21,6 @@ export type RedisClient = Redis | Cluster;
 const LONGEST_RECONNECT_DELAY = 1_000;
 /** As ioredis words it. */
 const TIMED_OUT = 'Command timed out';
-/** How many commands leave in one write at most. */
-const LONGEST_WRITE = 16;
 /** How many keys one SCAN looks at: the server does nothing else meanwhile. */
 const SCAN_STEP = 1_000;
 /** A timer that is so many ms late came to a blocked event loop. */
@@ -196,25 +197,20 @@ function isCluster(value: unknown): value is Cluster {
  */
 export class Connection implements ScriptRunner {
   readonly client: RedisClient;
+  /** Those of a Cluster. */
+  readonly nodes: ClusterNodes | undefined;
+  /** The one server, or the Cluster as a whole. */
+  readonly #node: RedisNode<RedisClient>;
   #state: 'connecting' | 'ready' | 'reconnecting' = 'connecting';
   #lastError: unknown;
-  /** A link on which nothing is heard was given up, and isn't closed yet. */
-  #dropping = false;
   /** Whether an outage has been told of. */
   #told = false;
   readonly #isCluster: boolean;
   readonly #firstOutcome: Promise<void>;
-  /** When the server was last heard of. */
-  #heardAt = 0;
   /** The commands under way, each with its deadline. */
   readonly #calls: Agenda<Call>;
-  #corked: Corkable | undefined;
-  /** How many commands were held back since the last write. */
-  #held = 0;
-  readonly #uncork = () => {
-    this.#corked?.uncork();
-    this.#corked = undefined;
-  };
+  /** What is sent now is to leave in as few writes as possible. */
+  #together = false;
 
   constructor(
     source: ConnectionSource,
@@ -226,6 +222,8 @@ export class Connection implements ScriptRunner {
     this.#isCluster = source.isCluster;
     this.#calls = new Agenda(clock, false, () => this.#timeOut());
     this.client = source.open();
+    this.#node = new RedisNode(this.client);
+    if (this.client.isCluster) this.nodes = new ClusterNodes(this.client as Cluster, clock);
     this.#firstOutcome = new Promise((resolve) => {
       const ready = () => {
         this.#state = 'ready';
@@ -240,7 +238,7 @@ export class Connection implements ScriptRunner {
         else void this.#connectNodes().then(() => this.client.status === 'ready' && ready());
       });
       this.client.on('close', () => {
-        this.#dropping = false;
+        this.#node.isDropped = false;
         this.#state = 'reconnecting';
         if (!this.#told) {
           this.#told = true;
@@ -275,6 +273,7 @@ export class Connection implements ScriptRunner {
     args: A,
     deadline?: number,
   ): Promise<Replied<R> | Unavailable> {
+    if (this.nodes !== undefined) return this.#runAtNode(this.nodes, script, keys, args, deadline);
     return this.#send(
       () => script.runByDigest(this.client, keys, args),
       deadline,
@@ -290,14 +289,17 @@ export class Connection implements ScriptRunner {
     return this.#send(() => command(this.client), deadline);
   }
 
-  /** What is sent in there leaves in one write. */
+  /** What is sent in there leaves in as few writes as possible: one for each server. */
   together<T>(work: () => T): T {
+    this.#together = true;
+    // With one server, it leaves at once.
     const { stream } = this.client as { stream?: Partial<Corkable> };
     stream?.cork?.();
     try {
       return work();
     } finally {
       stream?.uncork?.();
+      this.#together = false;
     }
   }
 
@@ -311,8 +313,7 @@ export class Connection implements ScriptRunner {
 
   /** The servers that keep keys: all masters of a Cluster, or the one there is. Known once it's connected. */
   get masters(): readonly Redis[] {
-    const { client } = this;
-    return client.isCluster ? (client as Cluster).nodes('master') : [client as Redis];
+    return this.nodes?.masters ?? [this.client as Redis];
   }
 
   /** One step of a walk through the keys of one type on a node. */
@@ -376,9 +377,46 @@ export class Connection implements ScriptRunner {
     return this.#state === 'ready' ? { kind: 'connected' } : this.#unreachable();
   }
 
+  /** Sends a script to the node of a Cluster that keeps its keys; what it says of time, in the time of that node. */
+  #runAtNode<K extends readonly string[], A extends readonly (string | number)[], R>(
+    nodes: ClusterNodes,
+    script: Script<K, A, R>,
+    keys: K,
+    args: A,
+    deadline: number | undefined,
+  ): Promise<Replied<R> | Unavailable> {
+    const together = this.#together;
+    const sendTo = (node: RedisNode, asking: boolean, call: Call): Promise<R> => {
+      if (script.isTimed && !node.clock.known) {
+        return nodes.askClock(node).then(() => sendTo(node, asking, call));
+      }
+      const prepare = () => {
+        if (this.#calls.size > 1) node.holdBack(together);
+        if (asking) node.client.asking().catch(() => {});
+      };
+      const taught = node.taught(script);
+      const itsArgs = script.timed(args, call.dueAt, node.clock);
+      prepare();
+      call.sent(node);
+      return script.runByDigest(node.client, keys, itsArgs).catch((error: unknown) => {
+        if (!isUnknownScript(error) || call.isOver) throw error;
+        // Another command has taken the source there meanwhile: hundreds that were sent together needn't all.
+        if (node.taught(script) > taught) return sendTo(node, asking, call);
+        node.teach(script);
+        prepare();
+        return script.runBySource(node.client, keys, itsArgs);
+      });
+    };
+    const slot = hashSlotOf(keys[0] as string);
+    return this.#send((call) => {
+      call.mayHaveRun = false;
+      return nodes.run(slot, call, (node, asking) => sendTo(node, asking, call));
+    }, deadline);
+  }
+
   /** `bySource`: what to send instead to a server that doesn't know the script. */
   #send<R>(
-    command: () => Promise<R>,
+    command: (call: Call) => Promise<R>,
     givenDeadline = Number.POSITIVE_INFINITY,
     bySource?: () => Promise<R>,
   ): Promise<Replied<R> | Unavailable> {
@@ -395,20 +433,23 @@ export class Connection implements ScriptRunner {
       });
     }
     return new Promise((resolve) => {
-      const call = new Call(deadline, sentAt, resolve);
+      const call = new Call(deadline, sentAt, this.#node, resolve);
       this.#calls.add(call);
       const onReply = (reply: R) => {
         const receivedAt = this.clock.now();
-        this.#heardAt = receivedAt;
+        const { node } = call;
+        node.heardAt = receivedAt;
         this.#calls.remove(call);
-        resolve({ kind: 'reply', reply, sentAt, receivedAt });
+        const clock = this.#isCluster ? node.clock : undefined;
+        resolve({ kind: 'reply', reply, sentAt, receivedAt, clock });
       };
       const onError = (error: unknown) => {
         this.#calls.remove(call);
-        resolve(this.#failed(error, sentAt));
+        resolve(this.#failed(error, call));
       };
-      this.#cork();
-      command().then(
+      // A command leaves at once when no other is under way, so that none alone has to wait.
+      if (this.#calls.size > 1 && !this.#isCluster) this.#node.holdBack(false);
+      command(call).then(
         onReply,
         bySource === undefined
           ? onError
@@ -422,7 +463,7 @@ export class Connection implements ScriptRunner {
   }
 
   async #sendWhenReady<R>(
-    command: () => Promise<R>,
+    command: (call: Call) => Promise<R>,
     deadline: number,
     bySource: (() => Promise<R>) | undefined,
   ): Promise<Replied<R> | Unavailable> {
@@ -433,72 +474,49 @@ export class Connection implements ScriptRunner {
   #timeOut(): void {
     const now = this.clock.now();
     for (let call = this.#calls.takeDue(now); call; call = this.#calls.takeDue(now)) {
-      call.resolve(this.#failed(new Error(TIMED_OUT), call.sentAt));
+      call.resolve(this.#failed(call.lastRefusal ?? new Error(TIMED_OUT), call));
     }
   }
 
-  /**
-   * A command leaves at once when no other is under way, so that none alone has to wait. Otherwise what a step of the
-   * program sends is held back until the step ends, and leaves in one write; but not too many of them, or the server would
-   * have nothing to do meanwhile. `stream` is no documented property of ioredis: without it each leaves by itself, which is
-   * slower and no more.
-   */
-  #cork(): void {
-    if (this.#calls.size === 1) return;
-    if (this.#corked !== undefined) {
-      this.#held += 1;
-      if (this.#held < LONGEST_WRITE) return;
-      this.#held = 0;
-      this.#corked.uncork();
-      this.#corked.cork();
-      return;
-    }
-    const { stream } = this.client as { stream?: Partial<Corkable> };
-    if (typeof stream?.cork !== 'function' || typeof stream.uncork !== 'function') return;
-    stream.cork();
-    this.#corked = stream as Corkable;
-    this.#held = 0;
-    process.nextTick(this.#uncork);
-  }
-
-  #failed(error: unknown, sentAt: number): Unavailable {
+  #failed(error: unknown, call: Call): Unavailable {
+    const { node, sentAt, mayHaveRun } = call;
     // By shape: Node's own errors are no instances of the `Error` that a test runner's sandbox sees.
     const { name = '', message = '' } = (error ?? {}) as Partial<Error>;
-    // What ioredis refuses to send with the offline queue off has surely not run; a Cluster's client may have sent it
-    // before, to another node.
-    if (message.includes('enableOfflineQueue')) {
-      return { ...this.#unreachable(), mayHaveRun: this.#isCluster };
+    // What ioredis refuses to send with the offline queue off has surely not run.
+    if (message.includes('enableOfflineQueue')) return this.#unreachable();
+    if (error instanceof UnreachableNode) {
+      return { kind: 'unavailable', reason: 'unreachable', cause: error, mayHaveRun: false };
     }
     if (name === 'ReplyError') {
-      this.#heardAt = this.clock.now();
+      node.heardAt = this.clock.now();
       // Why the connection is given up, for those who ask before there's a new one.
       if (isDemoted(error)) this.#lastError = error;
       return {
         kind: 'unavailable',
         reason: 'refused',
         cause: error,
-        mayHaveRun: !hasNotRun(error),
+        mayHaveRun: mayHaveRun && !hasNotRun(error),
       };
     }
     // Nothing was heard for a whole command timeout: the link may be dead without either side knowing, and only a new
-    // one shows. (Nodes of a Cluster: ioredis' own affair.)
+    // one shows.
     const took = this.clock.now() - sentAt;
-    const silent = this.#heardAt < sentAt && took >= this.commandTimeout - TIMER_PRECISION;
+    const silent = node.heardAt < sentAt && took >= this.commandTimeout - TIMER_PRECISION;
     // A timeout that comes late came to a blocked event loop, to which the reply may have come as well.
     const blocked = took > this.commandTimeout + BLOCKED;
-    if (
-      message === TIMED_OUT &&
-      silent &&
-      !blocked &&
-      this.#state === 'ready' &&
-      !this.#dropping &&
-      !this.#isCluster
-    ) {
-      // Once for all that were under way: each time leaves a listener at the socket.
-      this.#dropping = true;
-      (this.client as Redis).disconnect(true);
+    if (message === TIMED_OUT && silent && !blocked && mayHaveRun && this.#state === 'ready') {
+      this.#drop(node);
     }
-    return { kind: 'unavailable', reason: 'no-answer', cause: error, mayHaveRun: true };
+    return { kind: 'unavailable', reason: 'no-answer', cause: error, mayHaveRun };
+  }
+
+  /** Ends a link that may be dead. A new one is made by ioredis; to a Cluster's node, where it's needed again. */
+  #drop(node: RedisNode<RedisClient>): void {
+    // Once for all commands that were under way: each time leaves a listener at the socket.
+    if (node.client.isCluster || node.isDropped) return;
+    node.isDropped = true;
+    (node.client as Redis).disconnect(!this.#isCluster);
+    void this.nodes?.refresh();
   }
 
   #unreachable(): Unavailable {
@@ -512,25 +530,36 @@ function notReady(): Error {
   return new Error('The server is there, but not ready: it loads its data, or is too busy to say.');
 }
 
-/** Resolves when it's known whether a node can be reached. */
-function reached(node: Redis): Promise<unknown> {
-  if (node.status === 'wait') return node.connect();
-  if (node.status === 'ready') return Promise.resolve();
-  return new Promise((resolve) => {
-    node.once('ready', resolve);
-    node.once('end', resolve);
-  });
-}
-
 /** A command under way. */
-class Call implements AgendaEntry {
+class Call implements AgendaEntry, Errand {
   heapIndex = -1;
+  /** In a Cluster: not until it has been sent, nor once it was refused, until it's sent again. */
+  mayHaveRun = true;
+  /** By the last node that it was sent to. */
+  lastRefusal: unknown;
 
   constructor(
     readonly dueAt: number,
     readonly sentAt: number,
+    /** The server that it was sent to last. */
+    public node: RedisNode<RedisClient>,
     readonly resolve: (outcome: Unavailable) => void,
   ) {}
+
+  get isOver(): boolean {
+    return this.heapIndex < 0;
+  }
+
+  sent(node: RedisNode): void {
+    this.node = node;
+    this.mayHaveRun = true;
+    this.lastRefusal = undefined;
+  }
+
+  refused(error: unknown): void {
+    this.mayHaveRun = false;
+    this.lastRefusal = error;
+  }
 }
 
 interface Corkable {

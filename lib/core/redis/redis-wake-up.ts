@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { ForcedBy } from '../errors.js';
+import type { LockName } from '../lock-name.js';
 import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
 import type { ConnectionSource, RedisClient } from './connection.js';
 
@@ -42,6 +43,11 @@ export class RedisWakeUp implements WakeUp {
 
   listensTo(): boolean {
     return this.listening;
+  }
+
+  /** Where a waiter for the name is to be told; empty: nowhere, it polls. */
+  channelFor(_name: LockName): string {
+    return this.listening ? this.channel : '';
   }
 
   onWake(listener: WakeListener): void {

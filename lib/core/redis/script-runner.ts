@@ -1,5 +1,6 @@
 import type { Unavailable } from '../backend/unavailable.js';
 import type { Script } from './script.js';
+import type { ServerClock } from './server-clock.js';
 
 /**
  * Where scripts are sent: straight to the server (`Connection`), with replicas to confirm what they wrote
@@ -20,6 +21,8 @@ export interface Replied<R> {
   readonly reply: R;
   readonly sentAt: number;
   readonly receivedAt: number;
+  /** In a Cluster: that of the node which answered. */
+  readonly clock?: ServerClock | undefined;
   /** Where replicas are to confirm what was written: why that can't be relied on, or `undefined` where it can. */
   readonly confirmed?: Promise<Unavailable | undefined>;
 }

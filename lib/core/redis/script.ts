@@ -1,8 +1,12 @@
 import { type Cluster, Command, Redis } from 'ioredis';
 
+import type { ServerClock } from './server-clock.js';
+
 /** A script as `tools/embed-scripts.mjs` writes it. */
 export interface EmbeddedScript {
   readonly name: string;
+  /** Which argument, from 0, is a deadline in the time of the server that runs it. */
+  readonly deadlineAt: number | null;
   readonly source: string;
   readonly sha1: string;
 }
@@ -18,6 +22,20 @@ export class Script<
   Reply,
 > {
   constructor(private readonly script: EmbeddedScript) {}
+
+  /** Whether it has a deadline that only makes sense to one server. */
+  get isTimed(): boolean {
+    return this.script.deadlineAt !== null;
+  }
+
+  /** Its arguments for a server whose clock this is: with the local deadline in its time. */
+  timed(args: Args, deadline: number, clock: ServerClock): Args {
+    const { deadlineAt } = this.script;
+    if (deadlineAt === null) return args;
+    return args.with(deadlineAt, Math.floor(clock.notAfter(deadline))) as readonly (
+      string | number
+    )[] as Args;
+  }
 
   runByDigest(client: Redis | Cluster, keys: Keys, args: Args): Promise<Reply> {
     return run(client, 'evalsha', [this.script.sha1, keys.length, ...keys, ...args]);

@@ -4,6 +4,7 @@
 export const abandonRunScript = {
   name: 'abandon-run',
   numberOfKeys: 1,
+  deadlineAt: null,
   sha1: 'f2143298e046f265c0eb48e5d71268653346cf42',
   source: `local function load_runs(runs_key)
   local runs = {}
@@ -49,6 +50,7 @@ return 1
 export const acquireAllScript = {
   name: 'acquire-all',
   numberOfKeys: null,
+  deadlineAt: 1,
   sha1: '2610bbb38fc1b2326053c6d651db1117b60c1d02',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -222,6 +224,7 @@ return {now_us, 'granted', string.format('%.0f', fence)}
 export const acquireScript = {
   name: 'acquire',
   numberOfKeys: 3,
+  deadlineAt: 2,
   sha1: 'f73cf92689809abd07dd07592a9c5902dbdd19d0',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -407,6 +410,7 @@ return {now_us, 'busy', remaining, sequence}
 export const blockedScript = {
   name: 'blocked',
   numberOfKeys: 2,
+  deadlineAt: null,
   sha1: 'ef3feb0fb0a62e7aee3c83755a6bb25cfd4038c8',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -452,6 +456,7 @@ return {token, mark, since, other}
 export const cancelScript = {
   name: 'cancel',
   numberOfKeys: 3,
+  deadlineAt: null,
   sha1: '5ed81f971b2ffdb031df2444e2b25c9be2c2e65b',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -600,6 +605,7 @@ return 1
 export const claimRunScript = {
   name: 'claim-run',
   numberOfKeys: 1,
+  deadlineAt: null,
   sha1: '9ce0449be52e5f54cc8aa3ae234785d671c93b16',
   source: `local now_us, now
 local function look_at_clock()
@@ -709,6 +715,7 @@ return answer('begun', mine)
 export const downgradeScript = {
   name: 'downgrade',
   numberOfKeys: 3,
+  deadlineAt: null,
   sha1: 'd1ef22e07eb4b335f24479853fef80254450bd6d',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -852,6 +859,7 @@ return 1
 export const extendScript = {
   name: 'extend',
   numberOfKeys: null,
+  deadlineAt: null,
   sha1: 'd2f5348fb91af741d8ff5220564b8f658d5f20cc',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -907,6 +915,7 @@ return {now_us, table.concat(results)}
 export const finishRunScript = {
   name: 'finish-run',
   numberOfKeys: 1,
+  deadlineAt: null,
   sha1: '42263e1b52580190d97994048f88e7a3b8b81ded',
   source: `local now_us, now
 local function look_at_clock()
@@ -932,6 +941,7 @@ return 1
 export const forceReleaseScript = {
   name: 'force-release',
   numberOfKeys: 3,
+  deadlineAt: 3,
   sha1: '965b020bf90cc021396e206a7808e77f0eef351c',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -1103,6 +1113,7 @@ return {now_us, record, taken}
 export const leaveScript = {
   name: 'leave',
   numberOfKeys: 3,
+  deadlineAt: null,
   sha1: '7c3b9c353deee819094be0738d1c44a177c018a1',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -1258,6 +1269,7 @@ return 1
 export const listRunsScript = {
   name: 'list-runs',
   numberOfKeys: 1,
+  deadlineAt: null,
   sha1: '0f421b8f9e36882d307281dd624fa5c8b08835a2',
   source: `local function load_runs(runs_key)
   local runs = {}
@@ -1306,6 +1318,7 @@ return reply
 export const markBlockedScript = {
   name: 'mark-blocked',
   numberOfKeys: 2,
+  deadlineAt: null,
   sha1: 'deca6a2b4450192079e493b29f6941ac20b6a5e7',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -1351,6 +1364,7 @@ return since
 export const prolongScript = {
   name: 'prolong',
   numberOfKeys: null,
+  deadlineAt: null,
   sha1: 'ec14cb01c135c4cf04a4ff2e50205065a1011b5b',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -1439,6 +1453,7 @@ return {now_us, table.concat(results)}
 export const queryScript = {
   name: 'query',
   numberOfKeys: 3,
+  deadlineAt: null,
   sha1: 'c48d1d932ce6c1191cb70edc8ed958f997d49448',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -1477,6 +1492,7 @@ return {now_us, redis.call('GET', KEYS[1]) or '', sharers, waiters}
 export const releaseScript = {
   name: 'release',
   numberOfKeys: 3,
+  deadlineAt: null,
   sha1: 'c4f24eefb7976cec2eaf36f721b9740d9f480f87',
   source: `local token = ARGV[1]
 local record = redis.call('GET', KEYS[1])
@@ -1628,6 +1644,7 @@ return 1
 export const shareScript = {
   name: 'share',
   numberOfKeys: 3,
+  deadlineAt: 2,
   sha1: '88595adaef2a4dca5ce69783d42ccd3e75971c15',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -1818,6 +1835,7 @@ return {now_us, 'busy', ends - now, sequence}
 export const unmarkBlockedScript = {
   name: 'unmark-blocked',
   numberOfKeys: 1,
+  deadlineAt: null,
   sha1: '8b20fa34da22fcf67c9f45dc1c20527d0b534c63',
   source: `if string.match(redis.call('GET', KEYS[1]) or '', '^%S+ (%S+) ') == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
