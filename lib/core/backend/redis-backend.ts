@@ -8,6 +8,7 @@ import type { LockEmitter } from '../events.js';
 import type { KeyPattern } from '../key-pattern.js';
 import { LockName } from '../lock-name.js';
 import type { LockConnection, ResolvedReplicas } from '../options.js';
+import type { ClusterNodes } from '../redis/cluster-nodes.js';
 import { ConfirmedCluster } from '../redis/confirmed-cluster.js';
 import { ConfirmedConnection } from '../redis/confirmed-connection.js';
 import { Connection, ConnectionSource, type Replied } from '../redis/connection.js';
@@ -220,7 +221,22 @@ export class RedisBackend implements LockBackend {
 
   tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
     if (request.notAfter <= this.#clock.now()) return Promise.resolve({ kind: 'late' });
-    return this.#isClockKnown ? this.#tryAcquire(request) : this.#tryWhenClockIsKnown(request);
+    if (!this.#isClockKnown) return this.#tryWhenClockIsKnown(request);
+    const { nodes } = this.#connection;
+    if (nodes !== undefined && request.waitsSince !== undefined) {
+      return this.#tryWhenNodeIsKnown(request, nodes);
+    }
+    return this.#tryAcquire(request);
+  }
+
+  /** Since when it waits is said in the time of the node, which must be known for it. */
+  async #tryWhenNodeIsKnown(request: AcquireRequest, nodes: ClusterNodes): Promise<AcquireOutcome> {
+    const { owner } = request.name;
+    if (nodes.clockOf(this.#prefixed(owner)) === undefined) {
+      // Where it can't be found out, it begins to wait now.
+      await this.#connection.send(() => nodes.askClockOf(this.#prefixed(owner)), request.notAfter);
+    }
+    return this.#tryAcquire(request);
   }
 
   async #tryWhenClockIsKnown(request: AcquireRequest): Promise<AcquireOutcome> {

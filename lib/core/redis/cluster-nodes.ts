@@ -116,6 +116,11 @@ export class ClusterNodes {
     return clock?.known ? clock : undefined;
   }
 
+  async askClockOf(key: string): Promise<void> {
+    const node = await ready(this.masterOf(hashSlotOf(key)));
+    if (node !== undefined) await this.askClock(node);
+  }
+
   /** Asks a node what its clock shows. */
   askClock(node: RedisNode): Promise<void> {
     node.asking ??= this.#observeClock(node).finally(() => (node.asking = undefined));
