@@ -37,6 +37,8 @@ export { Locker } from './core/locker.js';
 export type {
   AcquireOptions,
   ForceReleased,
+  GuardInitialized,
+  InitializeGuardOptions,
   TryAcquireOptions,
   UsingOptions,
 } from './core/locker.js';
@@ -53,6 +55,7 @@ export type {
   LockOptions,
   OnBusy,
   ReplicaOptions,
+  ServerGuardOptions,
 } from './core/options.js';
 export type { RunOnceOptions } from './core/run-options.js';
 export type { RunInfo, RunOutcome, RunRecord, SkipReason } from './core/run-record.js';
@@ -68,7 +71,13 @@ export type {
   SafetyVerdict,
 } from './core/safety.js';
 export type { Known, LockLayout, ReplicaFacts, ServerFacts, ServerSurvey } from './core/survey.js';
-export type { LockEvent, LockEventName, LockEvents, LockListener } from './core/events.js';
+export type {
+  GuardReason,
+  LockEvent,
+  LockEventName,
+  LockEvents,
+  LockListener,
+} from './core/events.js';
 
 // Errors
 export {

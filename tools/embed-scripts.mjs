@@ -16,7 +16,8 @@
  *     ]]
  *     --- @include _reserve.lua
  *
- * Files that start with `_` are fragments: included by name, once or more, never embedded by themselves.
+ * Files that start with `_` are fragments: included by name, once or more, never embedded by themselves. A script may
+ * include another one as well, without its header: a variant with something in front.
  *
  * Usage: node tools/embed-scripts.mjs [--check]    --check writes nothing and fails if the module is stale
  */
@@ -149,7 +150,7 @@ function expand(folder, file, text, outer) {
       lines.push(...expandInclude(folder, file, include, outer));
     } else if (/^\s*--\s*@include/.test(line)) {
       throw new ScriptError(
-        `${file}: "${line.trim()}" looks like an include; write --- @include _name.lua.`,
+        `${file}: "${line.trim()}" looks like an include; write --- @include name.lua.`,
       );
     } else if (/--\[=*\[/.test(line) || (!/^\s*--/.test(line) && /\[=*\[/.test(line))) {
       // Dropping comment lines is only safe where no line can be the inside of a longer string or comment.
@@ -165,9 +166,6 @@ function expandInclude(folder, file, include, outer) {
   const chain = [...outer, file];
   if (chain.includes(include)) {
     throw new ScriptError(`Circular include: ${[...chain, include].join(' -> ')}.`);
-  }
-  if (!include.startsWith('_')) {
-    throw new ScriptError(`${file}: includes ${include}; a fragment's name starts with "_".`);
   }
   const path = join(folder, include);
   if (!existsSync(path))

@@ -109,6 +109,9 @@ const UNAVAILABLE_REMEDY: Record<UnavailableReason, string> = {
     'This process is shutting down and grants no more locks: let another replica serve the call.',
 };
 
+const GUARD_FAILED =
+  "Whether the server has forgotten leases that still run could not be found out, so that it grants nothing: see `cause`. The guard's scripts need INFO, GET, SET and PERSIST, and a record of theirs under the prefix.";
+
 /** Redis can't be asked, or can't be trusted at the moment, so nobody knows whether the key is free; the guarded work was not started. */
 export class LockUnavailableError extends LockError {
   override readonly name = 'LockUnavailableError';
@@ -135,7 +138,9 @@ export class LockUnavailableError extends LockError {
         : retryAfter !== undefined
           ? ` (for another ${Math.ceil(retryAfter)} ms)`
           : '';
-    super(`${subject}${known}. ${UNAVAILABLE_REMEDY[reason]}`, key, cause);
+    const remedy =
+      reason === 'guard' && retryAfter === undefined ? GUARD_FAILED : UNAVAILABLE_REMEDY[reason];
+    super(`${subject}${known}. ${remedy}`, key, cause);
     this.reason = reason;
     this.retryAfter = retryAfter;
     this.confirmed = confirmed;

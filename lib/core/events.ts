@@ -49,7 +49,15 @@ export interface LockEvents {
   unavailable: { error: LockUnavailableError };
   /** The connection to Redis is there again. */
   available: Record<never, never>;
+  /** With `guard`: a server grants nothing new for so many ms, and why. Once for each such time. */
+  guarded: { remaining: number; why: GuardReason };
 }
+
+/**
+ * Why a server may have forgotten leases: it has no record (its first use, or its data was lost), the record is another
+ * server's (it restarted, or is a replica that was promoted), or one that is older than what was seen (an old master is back).
+ */
+export type GuardReason = 'no-record' | 'other-server' | 'older-data';
 
 export type LockEventName = keyof LockEvents;
 /** Any event with its name as `type`: a union that `switch (event.type)` tells apart. */
@@ -74,6 +82,7 @@ const EVERY_EVENT: Record<LockEventName, true> = {
   timedOut: true,
   unavailable: true,
   available: true,
+  guarded: true,
 };
 
 export const LOCK_EVENT_NAMES = Object.keys(EVERY_EVENT) as readonly LockEventName[];

@@ -37,6 +37,7 @@ import {
   type LockerOptions,
   type LockOptions,
   type OnBusy,
+  promotionLag,
   type ResolvedLockerOptions,
   resolveForceReleaseOptions,
   resolveLockerOptions,
@@ -74,6 +75,15 @@ export interface UsingOptions extends LockOptions {
   /** @see AcquireOptions.within */
   within?: Lock;
 }
+
+/** Options of {@link Locker.initializeGuard}. */
+export interface InitializeGuardOptions extends Pick<LockOptions, 'prefix'> {
+  /** The caller knows that no process holds a lock on these servers, or believes that it does. */
+  noLockIsHeld: true;
+}
+
+/** What {@link Locker.initializeGuard} did: made the guard's record, or found one. */
+export type GuardInitialized = 'initialized' | 'present';
 
 /** What {@link Locker.forceRelease} found, and took from its holders. */
 export type ForceReleased =
@@ -284,9 +294,13 @@ export class Locker {
     if (outcome.kind === 'unavailable') {
       throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
     }
-    const { commandTimeout, wakeUp, defaults, replicas = false } = this.#options;
+    const { commandTimeout, wakeUp, defaults, replicas = false, guard: given } = this.#options;
     const { ttl } = defaults;
-    return diagnose(outcome, { guard: false, replicas, wakeUp, ttl, commandTimeout });
+    const guard = given !== undefined && {
+      longestTtl: given.longestTtl,
+      lag: promotionLag(given, outcome.layout),
+    };
+    return diagnose(outcome, { guard, replicas, wakeUp, ttl, commandTimeout });
   }
 
   /**
@@ -471,6 +485,52 @@ export class Locker {
     if (held.length === 0) return { kind: 'not-held' };
     this.#events.emit('forced', () => ({ key, held, by }));
     return { kind: 'released', held };
+  }
+
+  /**
+   * Says that this is a new installation, on which no lock can be held, so that the option `guard` needn't keep its servers
+   * from granting at first: for the first deploy, and for tests. Does nothing where there's a guard already, and refuses
+   * where locks are found.
+   *
+   * Not to be called at each start of the application: after a server has lost its data, it looks like a new one, and the
+   * locks that were held may still be believed to be. That is what the guard is for.
+   *
+   * @throws LockUnavailableError, LockConfigError: without `guard`, with locks there, or not said explicitly.
+   *
+   * @example
+   * await locks.initializeGuard({ noLockIsHeld: true });
+   */
+  async initializeGuard({
+    noLockIsHeld,
+    ...options
+  }: InitializeGuardOptions): Promise<GuardInitialized> {
+    const { prefix } = resolveLockOptions(options, this.#options.defaults);
+    if (noLockIsHeld !== true) {
+      throw new LockConfigError(
+        'Expected initializeGuard({ noLockIsHeld: true }): say that no process holds a lock on these servers, or believes that it does, as on a new installation. Elsewhere let the guard wait.',
+        'noLockIsHeld',
+        noLockIsHeld,
+      );
+    }
+    const outcome = await this.#backend.initializeGuard(prefix);
+    switch (outcome.kind) {
+      case 'unavailable':
+        throw new LockUnavailableError(undefined, outcome.reason, outcome.cause, outcome.facts);
+      case 'unguarded':
+        throw new LockConfigError(
+          'There is no guard to initialize: set the option `guard`.',
+          'guard',
+        );
+      case 'in-use': {
+        const keys = outcome.names.slice(0, 3).map(({ key }) => JSON.stringify(key));
+        throw new LockConfigError(
+          `This is no new installation: there are ${outcome.names.length} locks under the prefix '${prefix}', such as ${keys.join(', ')}. Let the guard wait: it grants after its longest lease.`,
+        );
+      }
+      case 'initialized':
+      case 'present':
+        return outcome.kind;
+    }
   }
 
   /** The lock under which the running call was started by `using`, if it's still held: the innermost, or that on `key`. */

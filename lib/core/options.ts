@@ -3,6 +3,7 @@ import type { Cluster, Redis, RedisOptions } from 'ioredis';
 import { type Access, accessOf } from './access.js';
 import { type Duration, LONGEST_DURATION, millisecondsOf } from './duration.js';
 import { LockConfigError } from './errors.js';
+import type { LockLayout } from './survey.js';
 
 /**
  * What to do when another holds the key: wait for up to `waitTimeout`, skip the guarded work (it isn't run, the
@@ -125,6 +126,19 @@ export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
    */
   application?: string;
   /**
+   * Keeps a server that may have forgotten leases from granting new ones until all of those must have ended: one that
+   * restarted, was promoted, or lost its data (FLUSHALL). Calls then fail with {@link LockUnavailableError} of reason `guard`,
+   * and `retryAfter`; one whose `waitTimeout` is long enough waits. Who holds a lock may renew and release it meanwhile.
+   *
+   * All processes that use the locks must have it, and the first use of a server is such a time as well: see
+   * {@link Locker.initializeGuard}.
+   *
+   * @default false
+   * @example
+   * guard: { longestTtl: '1m', lag: '15s' }
+   */
+  guard?: boolean | ServerGuardOptions;
+  /**
    * Confirms every grant and every renewal by replicas (WAIT): one that too few have in time is undone, and the call fails
    * with {@link LockUnavailableError} of reason `replicas`; a renewal that they don't confirm doesn't count, so that a lease
    * ends at its deadline when they are gone for long. Closes the double grant after a failover as far as the replica that is
@@ -144,6 +158,30 @@ export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
    * @default 'report'
    */
   safety?: 'report' | 'strict' | 'off';
+}
+
+/** How a server that lost its data is kept from granting: see {@link LockerOptions.guard}. */
+export interface ServerGuardOptions {
+  /**
+   * The longest lease that anybody takes: so long nothing new is granted. No `ttl` and no `holdAtLeast` may be longer. All
+   * processes must say the same.
+   * @default the largest of the module's `ttl`, its `holdAtLeast` and '30s'
+   */
+  longestTtl?: Duration;
+  /**
+   * How long an old master may still grant or prolong when another has been promoted: added to `longestTtl`. With
+   * `min-replicas-to-write` on the servers, their `min-replicas-max-lag`; in a Cluster, its `cluster-node-timeout`. 0 where
+   * nothing is ever promoted.
+   * @default '15s' with Sentinel and in a Cluster, else 0
+   */
+  lag?: Duration;
+  /**
+   * Whether there's a proxy for Redis' protocol in front (not one that only passes on TCP, such as a load balancer): behind
+   * it, another server may take over while our connection stays. Each grant then asks the server itself who it is, about 8 µs
+   * of its time; in a Cluster that's done in any case.
+   * @default false
+   */
+  proxied?: boolean;
 }
 
 /** How grants are confirmed by replicas: see {@link LockerOptions.replicas}. */
@@ -202,8 +240,18 @@ export interface ResolvedLockOptions {
 
 /** Between which durations a lease must be, and which option says so. */
 export interface TtlBounds {
-  /** In ms, with `replicas`. */
+  /** In ms, with `replicas`; else 0. */
   readonly shortest: number;
+  /** In ms, with `guard`; else Infinity. */
+  readonly longest: number;
+}
+
+export interface ResolvedGuard {
+  /** In ms. */
+  readonly longestTtl: number;
+  /** In ms; `undefined`: by the kind of server. */
+  readonly lag: number | undefined;
+  readonly proxied: boolean;
 }
 
 export interface ResolvedReplicas {
@@ -232,6 +280,7 @@ export interface ResolvedLockerOptions {
   readonly application: string | undefined;
   readonly replicas: ResolvedReplicas | undefined;
   readonly safety: 'report' | 'strict' | 'off';
+  readonly guard: ResolvedGuard | undefined;
 }
 
 /** Below this, timers and the network are too coarse for a renewal to come in time. */
@@ -255,6 +304,12 @@ const DEFAULT_DRAIN_TIMEOUT = 10_000;
 const DEFAULT_BACKOFF: ResolvedBackoff = { first: 20, longest: 500 };
 /** A waiter must look at a key while it's reserved for it, which is for a second. */
 const LONGEST_BACKOFF = 500;
+
+/** Leases that a guard reckons with at least. */
+const DEFAULT_LONGEST_TTL = 30_000;
+
+/** For as long as a master that was replaced may go on, by the usual settings of Sentinel and Cluster. */
+const DEFAULT_LAG = 15_000;
 
 /** How much of a ttl may be spent on waiting for replicas: the rest must do for the work, or for another try to renew. */
 const LONGEST_CONFIRMATION = 1 / 4;
@@ -297,6 +352,7 @@ const LOCKER_OPTION_CHECKS = {
   wakeUp: (option: string, value: unknown) => oneOf(option, value, ['publish', 'poll']),
   backoff,
   application: (option: string, value: unknown) => text(option, value, 100),
+  guard,
   replicas,
   safety: (option: string, value: unknown) => oneOf(option, value, ['report', 'strict', 'off']),
 } satisfies Record<Exclude<keyof LockerOptions, keyof LockOptions>, Check>;
@@ -329,6 +385,15 @@ function withDefaults(
 function withinBounds(options: ResolvedLockOptions): ResolvedLockOptions {
   const { bounds, ttl } = options;
   if (bounds === undefined) return options;
+  for (const option of ['ttl', 'holdAtLeast'] as const) {
+    if (options[option] <= bounds.longest) continue;
+    throw invalid(
+      option,
+      options[option],
+      `at most ${bounds.longest} ms, the option \`guard.longestTtl\``,
+      'Raise that one, in all processes, or shorten this.',
+    );
+  }
   if (ttl < bounds.shortest) {
     throw invalid(
       'ttl',
@@ -361,6 +426,7 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     wakeUp,
     backoff: pauses,
     application: name,
+    guard: guarding,
     replicas: confirmation,
     safety,
     ...defaults
@@ -369,10 +435,15 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
   const onRedis = where !== 'memory';
   const confirmedBy = resolvedReplicas(confirmation as CheckedReplicas | undefined, timeout);
   if (!onRedis && confirmedBy !== undefined) throw needsRedis('replicas', confirmation);
-  const bounds = boundsOf(confirmedBy);
+  const plain = withDefaults(defaults, DEFAULTS);
+  // What `strict` promises, nothing holds without it.
+  const asked = (guarding as CheckedGuard | undefined) ?? (safety === 'strict' && onRedis);
+  const guardedBy = resolvedGuard(asked, plain);
+  if (!onRedis && guardedBy !== undefined) throw needsRedis('guard', guarding);
+  const bounds = boundsOf(confirmedBy, guardedBy);
   const resolved: ResolvedLockerOptions = {
     connection: where as LockConnection,
-    defaults: withDefaults(defaults, bounds === undefined ? DEFAULTS : { ...DEFAULTS, bounds }),
+    defaults: bounds === undefined ? plain : withinBounds({ ...plain, bounds }),
     commandTimeout: timeout,
     requireConnection: (requireConnection as boolean | undefined) ?? false,
     drainTimeout: (drainTimeout as number | undefined) ?? DEFAULT_DRAIN_TIMEOUT,
@@ -383,13 +454,25 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     application: name as string | undefined,
     replicas: confirmedBy,
     safety: (safety as ResolvedLockerOptions['safety'] | undefined) ?? 'report',
+    guard: guardedBy,
   };
   return resolved;
 }
 
-function boundsOf(confirmedBy: ResolvedReplicas | undefined): TtlBounds | undefined {
-  if (confirmedBy === undefined) return undefined;
-  return { shortest: Math.ceil(confirmedBy.timeout / LONGEST_CONFIRMATION) };
+/** How long an old master may still grant or prolong, in ms. */
+export function promotionLag({ lag }: ResolvedGuard, layout: LockLayout): number {
+  return lag ?? (layout === 'sentinel' || layout === 'cluster' ? DEFAULT_LAG : 0);
+}
+
+function boundsOf(
+  confirmedBy: ResolvedReplicas | undefined,
+  guardedBy: ResolvedGuard | undefined,
+): TtlBounds | undefined {
+  if (confirmedBy === undefined && guardedBy === undefined) return undefined;
+  return {
+    shortest: Math.ceil((confirmedBy?.timeout ?? 0) / LONGEST_CONFIRMATION),
+    longest: guardedBy?.longestTtl ?? Number.POSITIVE_INFINITY,
+  };
 }
 
 function needsRedis(option: string, value: unknown): LockConfigError {
@@ -483,6 +566,35 @@ function backoff(option: string, value: unknown): ResolvedBackoff {
     throw invalid(`${option}.first`, first, `at most \`${option}.longest\`, ${longest} ms`);
   }
   return { first, longest };
+}
+
+type CheckedGuard = boolean | { longestTtl?: number; lag?: number; proxied?: boolean };
+
+const GUARD_CHECKS: Record<keyof ServerGuardOptions, Check> = {
+  longestTtl: (option, value) => duration(option, value, SHORTEST_TTL),
+  lag: (option, value) => duration(option, value, 0),
+  proxied: boolean,
+};
+
+function guard(option: string, value: unknown): CheckedGuard {
+  if (typeof value === 'boolean') return value;
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid(option, value, 'true, false, or an object such as { longestTtl: "1m" }');
+  }
+  return checked(value, GUARD_CHECKS, `option \`${option}\``, `${option}.`);
+}
+
+function resolvedGuard(
+  given: CheckedGuard,
+  { ttl, holdAtLeast }: ResolvedLockOptions,
+): ResolvedGuard | undefined {
+  if (given === false) return undefined;
+  const {
+    longestTtl = Math.max(ttl, holdAtLeast, DEFAULT_LONGEST_TTL),
+    lag,
+    proxied = false,
+  } = given === true ? {} : given;
+  return { longestTtl, lag, proxied };
 }
 
 interface CheckedReplicas {

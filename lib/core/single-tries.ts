@@ -1,5 +1,5 @@
 import { limitError } from './access.js';
-import type { LockBackend } from './backend/lock-backend.js';
+import type { LockBackend, Unavailable } from './backend/lock-backend.js';
 import type { CleanUp } from './clean-up.js';
 import type { Clock } from './clock.js';
 import { LockUnavailableError } from './errors.js';
@@ -96,6 +96,10 @@ export class SingleTries {
             break;
           case 'unavailable':
             if (outcome.mayHaveRun) undo(notAfter);
+            // Who waits, may wait until the server grants again.
+            if (onBusy === undefined && isWorthWaiting(outcome, request, clock.now())) {
+              return undefined;
+            }
             throw unavailableError(key, outcome);
         }
       }
@@ -105,6 +109,10 @@ export class SingleTries {
       this.context.settled();
     }
   }
+}
+
+function isWorthWaiting({ facts }: Unavailable, { dueAt }: LockRequest, now: number): boolean {
+  return facts?.retryAfter !== undefined && now + facts.retryAfter < dueAt;
 }
 
 /** Tells that a key is busy; throws where the caller is to be refused. */

@@ -275,6 +275,8 @@ export class WaitQueue implements LineOwner<LockRequest> {
             limitError(this.name.key, options.access, outcome.access),
           );
         }
+      } else if (outcome.kind === 'unavailable' && outcome.facts?.retryAfter !== undefined) {
+        await this.#waitForGuard(outcome, outcome.facts.retryAfter);
       } else if (outcome.kind === 'unavailable' && !this.#hasWaited(this.#line.first)) {
         // It's told at once that there's nobody to ask.
         const error = unavailableError(this.name.key, outcome);
@@ -412,6 +414,20 @@ export class WaitQueue implements LineOwner<LockRequest> {
     const poll = wakeUp.listensTo(this.name) ? Number.POSITIVE_INFINITY : backoff.next();
     const woken = await this.#sleep(Math.min(leaseEnds, refresh, poll));
     if (!woken) wakeUp.check(this.name);
+  }
+
+  /** Nothing is granted sooner: who can't wait for so long needn't wait at all. */
+  async #waitForGuard(outcome: Unavailable, retryAfter: number): Promise<void> {
+    const until = this.context.clock.now() + retryAfter;
+    this.#line.refuseWhere(
+      ({ dueAt }) => dueAt <= until,
+      ({ key }) => unavailableError(key, outcome),
+    );
+    const head = this.#line.first;
+    if (head === undefined) return;
+    this.#answered = true;
+    this.#announce(head, retryAfter);
+    await this.#sleep(retryAfter + this.#jitter());
   }
 
   #end(): void {

@@ -3,6 +3,7 @@ import { isNativeError } from 'node:util/types';
 import { Logger } from '@nestjs/common';
 
 import type { ForcedBy } from '../core/errors.js';
+import type { GuardReason } from '../core/events.js';
 import type { Locker } from '../core/locker.js';
 import { type Diagnosis, findingLine } from '../core/safety.js';
 
@@ -30,6 +31,11 @@ export class LockLog {
     });
     locker.on('available', () => {
       this.#logger.log('Redis is reachable again.');
+    });
+    locker.on('guarded', ({ remaining, why }) => {
+      this.#logger.warn(
+        `The Redis server may have forgotten locks that are still held (${GUARDED_BECAUSE[why]}); it grants no new ones for ${Math.ceil(remaining / 1_000)} s.`,
+      );
     });
     locker.on('lost', ({ key, fencingToken, reason, by }) => {
       const how = by === undefined ? reason : `${reason} by ${told(by)}`;
@@ -109,6 +115,12 @@ export class LockLog {
     }
   }
 }
+
+const GUARDED_BECAUSE: Record<GuardReason, string> = {
+  'no-record': 'it has no record of its guard: it is new, or its data was lost',
+  'other-server': 'it restarted, or is a replica that was promoted',
+  'older-data': 'it is an older master, back with its old data',
+};
 
 /** Who it is. All but the pid is what another process says of itself. */
 function told({ host, pid, application, reason }: Partial<ForcedBy>): string {

@@ -9,7 +9,12 @@ import {
 import { HttpAdapterHost } from '@nestjs/core';
 import { throwError } from 'rxjs';
 
-import { type LockBusyError, LockError, type LockErrorCode } from '../core/errors.js';
+import {
+  type LockBusyError,
+  LockError,
+  type LockErrorCode,
+  type LockUnavailableError,
+} from '../core/errors.js';
 
 /** What a `@Catch` compares with: the lock errors of every copy of this package, as ESM and as CommonJS. */
 // Nest compares with `instanceof`, so that it has to be a class.
@@ -134,8 +139,12 @@ function retryAfterOf(exception: LockError): number | undefined {
         Math.ceil(((exception as LockBusyError).remaining ?? 0) / 1_000),
       );
     case 'LOCK_TIMEOUT':
-    case 'LOCK_UNAVAILABLE':
       return RETRY_AFTER;
+    case 'LOCK_UNAVAILABLE':
+      return Math.max(
+        RETRY_AFTER,
+        Math.ceil(((exception as LockUnavailableError).retryAfter ?? 0) / 1_000),
+      );
     default:
       return undefined;
   }

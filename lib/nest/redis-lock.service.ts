@@ -12,6 +12,8 @@ import type { LockKeys } from '../core/lock-name.js';
 import {
   type AcquireOptions,
   type ForceReleased,
+  type GuardInitialized,
+  type InitializeGuardOptions,
   Locker,
   type TryAcquireOptions,
   type UsingOptions,
@@ -237,6 +239,23 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
    */
   diagnose(): Promise<Diagnosis> {
     return this.#locker.diagnose();
+  }
+
+  /**
+   * Says that this is a new installation, on which no lock can be held, so that the option `guard` needn't keep its servers
+   * from granting at first: for the first deploy, and for tests. Does nothing where there's a guard already, and refuses
+   * where locks are found.
+   *
+   * Not to be called at each start of the application: after a server has lost its data, it looks like a new one, and the
+   * locks that were held may still be believed to be. That is what the guard is for.
+   *
+   * @throws LockUnavailableError, LockConfigError: without `guard`, with locks there, or not said explicitly.
+   *
+   * @example
+   * await locks.initializeGuard({ noLockIsHeld: true });
+   */
+  initializeGuard(options: InitializeGuardOptions): Promise<GuardInitialized> {
+    return this.#locker.initializeGuard(options);
   }
 
   /**

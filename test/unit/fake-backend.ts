@@ -112,6 +112,10 @@ export class FakeBackend implements LockBackend {
     return { kind: 'surveyed', layout: 'memory', servers: [] };
   }
 
+  async initializeGuard(): Promise<{ kind: 'unguarded' }> {
+    return { kind: 'unguarded' };
+  }
+
   async close(): Promise<void> {
     this.closed = true;
   }

@@ -239,6 +239,7 @@ const PER_LOCKER: Record<Exclude<keyof LockerOptions, keyof LockOptions>, Option
     wrong: [...NO_TEXT, ['', "''"], ['Strict', "'Strict'"], [true, 'true']],
     remedy: /one of 'report', 'strict', 'off'/,
   },
+  guard: { right: [[false, undefined]], wrong: [], remedy: /./ },
 };
 
 type Resolve = (options: Record<string, unknown>) => unknown;
@@ -355,6 +356,58 @@ describe('option replicas', () => {
   it('is refused in memory', () => {
     const error = errorOf(() => perModule({ replicas: { atLeast: 1 } }));
     expect(error).toMatchObject({ option: 'replicas' });
+    expect(error.message).toMatch(/left out with connection 'memory'/);
+  });
+});
+
+describe('option guard', () => {
+  const resolve = (guard: unknown, more: object = {}) =>
+    resolveLockerOptions({ connection: 'redis://h', guard, ...more } as LockerOptions);
+
+  it("reckons with the longest of the module's ttl, its holdAtLeast and 30 s, unless it says more", () => {
+    const byDefault = { longestTtl: 30_000, lag: undefined, proxied: false };
+    expect(resolve(true).guard).toEqual(byDefault);
+    expect(resolve({}).guard).toEqual(byDefault);
+    expect(resolve(true, { ttl: '40s' }).guard?.longestTtl).toBe(40_000);
+    expect(resolve(true, { holdAtLeast: '50s' }).guard?.longestTtl).toBe(50_000);
+    const given = { longestTtl: '1m', lag: 0, proxied: true };
+    expect(resolve(given).guard).toEqual({ longestTtl: 60_000, lag: 0, proxied: true });
+    expect([resolve(false).guard, resolve(undefined).guard]).toEqual([undefined, undefined]);
+  });
+
+  it.each([
+    [1, 'guard', /true, false, or an object such as/],
+    [null, 'guard', /true, false, or an object such as/],
+    [[true], 'guard', /true, false, or an object such as/],
+    [{ longestTtl: 99 }, 'guard.longestTtl', /a duration from 100 ms/],
+    [{ lag: -1 }, 'guard.lag', /a duration from 0 ms/],
+    [{ proxied: 1 }, 'guard.proxied', /true or false/],
+    [{ ttl: 1 }, 'guard.ttl', /Unknown option `ttl`/],
+  ])('%j is refused, by name and remedy', (given, option, remedy) => {
+    const error = errorOf(() => resolve(given));
+    expect(error.option).toBe(option);
+    expect(error.message).toMatch(remedy);
+  });
+
+  it.each(['ttl', 'holdAtLeast'])(
+    'lets no %s be longer, of the default and of each call',
+    (option) => {
+      const guard = { longestTtl: '20s' };
+      const remedy = /to be at most 20000 ms, the option `guard.longestTtl`.*in all processes/;
+      const error = errorOf(() => resolve(guard, { [option]: 20_001 }));
+      expect(error).toMatchObject({ option, value: 20_001 });
+      expect(error.message).toMatch(remedy);
+      const { defaults } = resolve(guard);
+      expect(errorOf(() => resolveLockOptions({ [option]: 20_001 }, defaults)).message).toMatch(
+        remedy,
+      );
+      expect(resolveLockOptions({ [option]: 20_000 }, defaults)).toHaveProperty(option, 20_000);
+    },
+  );
+
+  it('is refused in memory', () => {
+    const error = errorOf(() => perModule({ guard: true }));
+    expect(error).toMatchObject({ option: 'guard' });
     expect(error.message).toMatch(/left out with connection 'memory'/);
   });
 });

@@ -80,6 +80,12 @@ export interface LockBackend {
   /** What the servers that keep locks are, and how they're set up. Where some don't answer, it says so of them. */
   survey(): Promise<SurveyOutcome>;
 
+  /**
+   * Says to the server's guard that no lease can be running under a prefix, so that it needn't wait. Only where there's no trace
+   * of one, and no guard yet.
+   */
+  initializeGuard(prefix: string): Promise<InitializeOutcome>;
+
   /** Closes what the backend opened, and nothing else. */
   close(): Promise<void>;
 }
@@ -259,6 +265,16 @@ export type NamesOutcome =
   { readonly kind: 'names'; readonly names: readonly LockName[] } | Unavailable;
 
 export type SurveyOutcome = Survey | Unavailable;
+
+export type InitializeOutcome =
+  | { readonly kind: 'initialized' }
+  /** It was done before, or the server has waited by itself. */
+  | { readonly kind: 'present' }
+  /** There are locks. */
+  | { readonly kind: 'in-use'; readonly names: readonly LockName[] }
+  /** The backend has no guard. */
+  | { readonly kind: 'unguarded' }
+  | Unavailable;
 
 /** Whether one who holds the key so, under this fencing token or an earlier one of the same lease, is among the holders. */
 export function isHeldWith({ held }: LockState, access: Access, fencingToken: number): boolean {

@@ -305,6 +305,10 @@ export class MemoryBackend implements LockBackend {
     return { kind: 'surveyed', layout: 'memory', servers: [] };
   }
 
+  async initializeGuard(): Promise<{ kind: 'unguarded' }> {
+    return { kind: 'unguarded' };
+  }
+
   async close(): Promise<void> {
     this.#store.wakeUps.delete(this.wakeUp);
   }

@@ -11,10 +11,10 @@ export function openBackend(
   clock: Clock,
   events: LockEmitter,
 ): LockBackend {
-  const { connection, commandTimeout, application, wakeUp, replicas, defaults } = options;
+  const { connection, commandTimeout, application, wakeUp, replicas, guard, defaults } = options;
   if (connection === 'memory') return new MemoryBackend({ application });
   return new RedisBackend(
-    { connection, commandTimeout, application, wakeUp, replicas, prefix: defaults.prefix },
+    { connection, commandTimeout, application, wakeUp, replicas, guard, prefix: defaults.prefix },
     clock,
     events,
   );

@@ -5,9 +5,14 @@ import type { Access } from '../access.js';
 import type { Clock } from '../clock.js';
 import type { ForcedBy } from '../errors.js';
 import type { LockEmitter } from '../events.js';
-import type { KeyPattern } from '../key-pattern.js';
+import { EVERY_KEY, type KeyPattern } from '../key-pattern.js';
 import { LockName } from '../lock-name.js';
-import type { LockConnection, ResolvedReplicas } from '../options.js';
+import {
+  type LockConnection,
+  promotionLag,
+  type ResolvedGuard,
+  type ResolvedReplicas,
+} from '../options.js';
 import type { ClusterNodes } from '../redis/cluster-nodes.js';
 import { ConfirmedCluster } from '../redis/confirmed-cluster.js';
 import { ConfirmedConnection } from '../redis/confirmed-connection.js';
@@ -34,6 +39,7 @@ import {
 } from '../redis/scripts.generated.js';
 import { ServerClock } from '../redis/server-clock.js';
 import { surveyServer } from '../redis/server-survey.js';
+import { ServerGuard } from '../redis/server-guard.js';
 import type {
   AcquireAllOutcome,
   AcquireAllRequest,
@@ -49,6 +55,7 @@ import type {
   HeldToken,
   HolderOutcome,
   HolderState,
+  InitializeOutcome,
   LockBackend,
   MarkBlockedOutcome,
   MarkBlockedRequest,
@@ -180,8 +187,12 @@ export class RedisBackend implements LockBackend {
   readonly #connection: Connection;
   /** Where what grants and prolongs is sent, where replicas are to confirm it. */
   readonly #confirmed: ConfirmedConnection | ConfirmedCluster | undefined;
-  /** Where what grants and prolongs is sent. */
+  /** Where what grants is sent, where the server has a guard. */
+  readonly #guard: ServerGuard | undefined;
+  /** Where what grants is sent. */
   readonly #grants: ScriptRunner;
+  /** Where what prolongs is sent. */
+  readonly #renewals: ScriptRunner;
   readonly #serverClock = new ServerClock();
   readonly #keyPrefix: string;
   readonly #countReceivers: string;
@@ -207,7 +218,9 @@ export class RedisBackend implements LockBackend {
         ? new ConfirmedCluster(this.#connection, replicas, commandTimeout, clock, forget)
         : new ConfirmedConnection(this.#source, replicas, commandTimeout, clock, forget);
     }
-    this.#grants = this.#confirmed ?? this.#connection;
+    this.#renewals = this.#confirmed ?? this.#connection;
+    if (options.guard !== undefined) this.#guard = this.#newGuard(options.guard, events);
+    this.#grants = this.#guard ?? this.#renewals;
     this.runs = new RedisRunStore(this.#connection, this.#keyPrefix);
     this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout, async () =>
       options.wakeUp === 'publish' ? this.#connection.mayPublish(channel) : false,
@@ -440,13 +453,13 @@ export class RedisBackend implements LockBackend {
       keys.push(this.#prefixed(name.owner));
       tokens += `${token} `;
     }
-    return this.#grants.run(EXTEND, keys, [leases[0]?.ttl ?? 0, tokens]);
+    return this.#renewals.run(EXTEND, keys, [leases[0]?.ttl ?? 0, tokens]);
   }
 
   #prolong(leases: readonly HeldToken[]): Promise<Replied<ExtendReply> | Unavailable> {
     const keys = leases.flatMap(({ name }) => this.#waitKeysOf(name));
     const tokens = leases.map(({ token }) => token);
-    return this.#grants.run(PROLONG, keys, [leases[0]?.ttl ?? 0, ...tokens]);
+    return this.#renewals.run(PROLONG, keys, [leases[0]?.ttl ?? 0, ...tokens]);
   }
 
   release(request: ReleaseRequest): Promise<ReleaseOutcome> {
@@ -572,6 +585,31 @@ export class RedisBackend implements LockBackend {
     (clock ?? this.#serverClock).observe(micros / 1_000, sentAt, receivedAt);
   }
 
+  #newGuard(guard: ResolvedGuard, events: LockEmitter): ServerGuard {
+    const { longestTtl, proxied } = guard;
+    const { isCluster, layout } = this.#source;
+    // A script that is confirmed may be written later than it's asked for, over another connection.
+    const isDirect = !proxied && this.#confirmed === undefined;
+    const settings = {
+      longestTtl,
+      lag: promotionLag(guard, layout),
+      keyPrefix: this.#keyPrefix,
+      isCluster,
+      link: isDirect ? () => this.#connection.link : () => undefined,
+    };
+    return new ServerGuard(this.#renewals, settings, this.#clock, events);
+  }
+
+  async initializeGuard(prefix: string): Promise<InitializeOutcome> {
+    if (this.#guard === undefined) return { kind: 'unguarded' };
+    const found = await this.names(prefix, EVERY_KEY);
+    if (found.kind === 'unavailable') return found;
+    if (found.names.length > 0) return { kind: 'in-use', names: found.names };
+    const outcome = await this.#guard.initialize(prefix);
+    if (outcome.kind === 'unavailable') return outcome;
+    return { kind: outcome.made > 0 ? 'initialized' : 'present' };
+  }
+
   /** Makes sure that the server's clock is known: without it, no deadline can be told to the server. */
   #synchronized(): Promise<Unavailable | undefined> {
     this.#synchronizing ??= this.#synchronize().finally(() => (this.#synchronizing = undefined));
@@ -611,6 +649,7 @@ export interface RedisBackendOptions {
   readonly wakeUp: 'publish' | 'poll';
   readonly application: string | undefined;
   readonly replicas?: ResolvedReplicas | undefined;
+  readonly guard?: ResolvedGuard | undefined;
 }
 
 /** What is known of a holder, beside its lease, as it's kept with it. */

@@ -209,6 +209,8 @@ export class Connection implements ScriptRunner {
   readonly #firstOutcome: Promise<void>;
   /** The commands under way, each with its deadline. */
   readonly #calls: Agenda<Call>;
+  /** How many connections there were before this one. */
+  #link = 0;
   /** What is sent now is to leave in as few writes as possible. */
   #together = false;
 
@@ -240,6 +242,7 @@ export class Connection implements ScriptRunner {
       this.client.on('close', () => {
         this.#node.isDropped = false;
         this.#state = 'reconnecting';
+        this.#link += 1;
         if (!this.#told) {
           this.#told = true;
           const error = new LockUnavailableError(undefined, 'unreachable', this.#lastError);
@@ -256,6 +259,14 @@ export class Connection implements ScriptRunner {
   /** Waits until it's known whether there's a server: ready, refused, or the time is up. */
   connect(): Promise<{ kind: 'connected' } | Unavailable> {
     return this.#connectBy(this.clock.now() + this.commandTimeout);
+  }
+
+  /**
+   * Tells one connection from the next. It ends with the process that answers it, so that replies and commands of one link
+   * meet one server; unless it's a Cluster's client, which has many.
+   */
+  get link(): number | undefined {
+    return this.#isCluster ? undefined : this.#link;
   }
 
   get isReady(): boolean {

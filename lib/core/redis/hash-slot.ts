@@ -12,6 +12,18 @@ export function hashSlotOf(key: string): number {
   return crc16(Buffer.from(hashed)) % HASH_SLOTS;
 }
 
+const tags: string[] = [];
+let tried = 0;
+
+/** A text that's in a slot: the same in every process. Found by trying short ones, as far as they're needed. */
+export function tagOfSlot(slot: number): string {
+  for (; tags[slot] === undefined; tried += 1) {
+    const tag = tried.toString(36);
+    tags[hashSlotOf(tag)] ??= tag;
+  }
+  return tags[slot];
+}
+
 /** CRC-16/XMODEM, as the specification of the Cluster demands. */
 function crc16(bytes: Uint8Array): number {
   let crc = 0;

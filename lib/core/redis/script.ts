@@ -23,6 +23,10 @@ export class Script<
 > {
   constructor(private readonly script: EmbeddedScript) {}
 
+  get name(): string {
+    return this.script.name;
+  }
+
   /** Whether it has a deadline that only makes sense to one server. */
   get isTimed(): boolean {
     return this.script.deadlineAt !== null;

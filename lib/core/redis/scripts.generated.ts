@@ -46,6 +46,258 @@ return 1
 } as const;
 
 
+/** acquire-all-guarded.lua */
+export const acquireAllGuardedScript = {
+  name: 'acquire-all-guarded',
+  numberOfKeys: null,
+  deadlineAt: 1,
+  sha1: '947593cfd9fbf4041839902e3b5941fe1e54a8d6',
+  source: `local function server_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+local function guard(first)
+  local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
+  if redis.call('GET', guard_key) == expected
+    and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
+    return nil
+  end
+local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local function count_sharers(queue_key, waiters_key)
+  local ended = redis.call('ZRANGEBYSCORE', queue_key, 0, now)
+  for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
+  if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
+  return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
+local function set_sharer(queue_key, waiters_key, token, ends, info)
+  redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
+  redis.call('HSET', waiters_key, token, info)
+end
+local function sharer(queue_key, waiters_key, token)
+  local ends = tonumber(redis.call('ZSCORE', queue_key, token) or 0)
+  if ends <= now or ends >= PLACES then return nil end
+  return redis.call('HGET', waiters_key, token) or nil, ends
+end
+local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
+  local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  local ends = tonumber(last[2])
+  write(owner_key, 's', fence, ends - now, access, '')
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+  end
+  return ends
+end
+  look_at_clock()
+  for i = 1, #KEYS / 3 do
+    local owner_key, queue_key, waiters_key, token = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i], ARGV[first + i - 1]
+    local state, _, ends, of = read(redis.call('GET', owner_key) or '')
+    local holds = state == 'h' and of == token and ends > now
+      or state == 's' and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
+    if not holds then return {now_us, 'guard'} end
+  end
+  return nil
+end
+local refusal = guard(6)
+if refusal then return refusal end
+local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local function count_sharers(queue_key, waiters_key)
+  local ended = redis.call('ZRANGEBYSCORE', queue_key, 0, now)
+  for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
+  if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
+  return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
+local function set_sharer(queue_key, waiters_key, token, ends, info)
+  redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
+  redis.call('HSET', waiters_key, token, info)
+end
+local function sharer(queue_key, waiters_key, token)
+  local ends = tonumber(redis.call('ZSCORE', queue_key, token) or 0)
+  if ends <= now or ends >= PLACES then return nil end
+  return redis.call('HGET', waiters_key, token) or nil, ends
+end
+local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
+  local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  local ends = tonumber(last[2])
+  write(owner_key, 's', fence, ends - now, access, '')
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+  end
+  return ends
+end
+local function look_within(queue_key, waiters_key, milliseconds)
+  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
+    local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
+    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+  end
+end
+local function may_enter(access, inside)
+  if inside.count == 0 then return true end
+  if access == 'exclusive' or access ~= inside.access then return false end
+  local limit = string.match(access, '^limit:(%d+)$')
+  return not limit or inside.count < tonumber(limit)
+end
+local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
+  local entered, reserved = false, false
+  local waits = redis.call('EXISTS', queue_key) == 1
+  if waits and not now then look_at_clock() end
+  while true do
+    local head, sequence
+    if waits then
+      local first = redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      head, sequence = first[1], tonumber(first[2])
+    end
+    if claimant and not entered
+      and (not head or head == claimant.token or claimant.place and claimant.place < sequence) then
+      if not may_enter(claimant.access, inside) then break end
+      if waits then
+        redis.call('ZREM', queue_key, claimant.token)
+        redis.call('HDEL', waiters_key, claimant.token)
+      end
+      inside.access, inside.count, entered = claimant.access, inside.count + 1, true
+    elseif not head then
+      break
+    else
+      local alive_until, access, channel =
+        string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
+      local woken = false
+      if alive_until and tonumber(alive_until) >= now then
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
+        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
+      end
+      redis.call('ZREM', queue_key, head)
+      redis.call('HDEL', waiters_key, head)
+      if woken then
+        if access == 'exclusive' then
+          write(owner_key, 'r', fence, CLAIM_WINDOW, head, '')
+        else
+          set_sharer(queue_key, waiters_key, head, now + CLAIM_WINDOW, 'r')
+        end
+        inside.access, inside.count, reserved = access, inside.count + 1, true
+      end
+    end
+  end
+  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  return entered
+end
+local function somebody_waits(queue_key, waiters_key)
+  while true do
+    local head = redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 1)[1]
+    if not head then return false end
+    local alive_until = string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) ')
+    if alive_until and tonumber(alive_until) >= now then return true end
+    redis.call('ZREM', queue_key, head)
+    redis.call('HDEL', waiters_key, head)
+  end
+end
+local ttl, access, given = tonumber(ARGV[1]), ARGV[4], tonumber(ARGV[5])
+look_at_clock()
+if now > tonumber(ARGV[2]) then return {now_us, 'late'} end
+local fence = given > 0 and given or tonumber(now_us)
+local lasts = {}
+for i = 1, #KEYS / 3 do
+  local queue_key, waiters_key, token = KEYS[3 * i - 1], KEYS[3 * i], ARGV[i + 5]
+  local record = redis.call('GET', KEYS[3 * i - 2])
+  local state, last, ends, of = nil, 0, 0, nil
+  if record then state, last, ends, of = read(record) end
+  if record and not state then return {now_us, 'busy', i, redis.call('PTTL', KEYS[3 * i - 2])} end
+  local mine = state == 'h' and of == token and ends > now
+    or state == 's' and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
+  if not mine then
+    if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
+    local free = ends <= now
+    local limits = string.sub(access, 1, 6) == 'limit:' and state == 's' and string.sub(of, 1, 6) == 'limit:'
+    if limits and not free and of ~= access then return {now_us, 'conflict', i, of} end
+    local inside = {access = free and '?' or state == 's' and of or 'exclusive', count = count_sharers(queue_key, waiters_key)}
+    if not free then inside.count = math.max(1, inside.count) end
+    local waits = somebody_waits(queue_key, waiters_key)
+    if given > 0 or waits or not may_enter(access, inside) then
+      return {now_us, 'busy', i, math.max(0, ends - now)}
+    end
+  end
+  lasts[i] = last
+  if given == 0 then fence = math.max(fence, last + 1) end
+end
+for i = 1, #KEYS / 3 do
+  local owner_key, queue_key, waiters_key, token = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i], ARGV[i + 5]
+  if access == 'exclusive' then
+    write(owner_key, 'h', fence, ttl, token, ARGV[3])
+  else
+    set_sharer(queue_key, waiters_key, token, now + ttl, string.format('h %.0f %s', fence, ARGV[3]))
+    keep_sharers(owner_key, queue_key, waiters_key, math.max(fence, lasts[i]), access)
+  end
+end
+return {now_us, 'granted', string.format('%.0f', fence)}
+`,
+} as const;
+
+
 /** acquire-all.lua */
 export const acquireAllScript = {
   name: 'acquire-all',
@@ -216,6 +468,270 @@ for i = 1, #KEYS / 3 do
   end
 end
 return {now_us, 'granted', string.format('%.0f', fence)}
+`,
+} as const;
+
+
+/** acquire-guarded.lua */
+export const acquireGuardedScript = {
+  name: 'acquire-guarded',
+  numberOfKeys: null,
+  deadlineAt: 2,
+  sha1: '3c16bbcc6cf4f847e621290b7c943cb33faed443',
+  source: `local function server_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+local function guard(first)
+  local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
+  if redis.call('GET', guard_key) == expected
+    and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
+    return nil
+  end
+local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local function count_sharers(queue_key, waiters_key)
+  local ended = redis.call('ZRANGEBYSCORE', queue_key, 0, now)
+  for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
+  if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
+  return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
+local function set_sharer(queue_key, waiters_key, token, ends, info)
+  redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
+  redis.call('HSET', waiters_key, token, info)
+end
+local function sharer(queue_key, waiters_key, token)
+  local ends = tonumber(redis.call('ZSCORE', queue_key, token) or 0)
+  if ends <= now or ends >= PLACES then return nil end
+  return redis.call('HGET', waiters_key, token) or nil, ends
+end
+local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
+  local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  local ends = tonumber(last[2])
+  write(owner_key, 's', fence, ends - now, access, '')
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+  end
+  return ends
+end
+  look_at_clock()
+  for i = 1, #KEYS / 3 do
+    local owner_key, queue_key, waiters_key, token = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i], ARGV[first + i - 1]
+    local state, _, ends, of = read(redis.call('GET', owner_key) or '')
+    local holds = state == 'h' and of == token and ends > now
+      or state == 's' and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
+    if not holds then return {now_us, 'guard'} end
+  end
+  return nil
+end
+local refusal = guard(1)
+if refusal then return refusal end
+local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local token, ttl = ARGV[1], ARGV[2]
+look_at_clock()
+if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
+local record = redis.call('GET', KEYS[1])
+if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < now_us
+  or not record and redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('SET', KEYS[1], 'h ' .. now_us .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
+    'PX', ttl + FENCE_RETENTION)
+  return now_us
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local function count_sharers(queue_key, waiters_key)
+  local ended = redis.call('ZRANGEBYSCORE', queue_key, 0, now)
+  for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
+  if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
+  return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
+local function set_sharer(queue_key, waiters_key, token, ends, info)
+  redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
+  redis.call('HSET', waiters_key, token, info)
+end
+local function sharer(queue_key, waiters_key, token)
+  local ends = tonumber(redis.call('ZSCORE', queue_key, token) or 0)
+  if ends <= now or ends >= PLACES then return nil end
+  return redis.call('HGET', waiters_key, token) or nil, ends
+end
+local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
+  local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  local ends = tonumber(last[2])
+  write(owner_key, 's', fence, ends - now, access, '')
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+  end
+  return ends
+end
+local function look_within(queue_key, waiters_key, milliseconds)
+  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
+    local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
+    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+  end
+end
+local function may_enter(access, inside)
+  if inside.count == 0 then return true end
+  if access == 'exclusive' or access ~= inside.access then return false end
+  local limit = string.match(access, '^limit:(%d+)$')
+  return not limit or inside.count < tonumber(limit)
+end
+local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
+  local entered, reserved = false, false
+  local waits = redis.call('EXISTS', queue_key) == 1
+  if waits and not now then look_at_clock() end
+  while true do
+    local head, sequence
+    if waits then
+      local first = redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      head, sequence = first[1], tonumber(first[2])
+    end
+    if claimant and not entered
+      and (not head or head == claimant.token or claimant.place and claimant.place < sequence) then
+      if not may_enter(claimant.access, inside) then break end
+      if waits then
+        redis.call('ZREM', queue_key, claimant.token)
+        redis.call('HDEL', waiters_key, claimant.token)
+      end
+      inside.access, inside.count, entered = claimant.access, inside.count + 1, true
+    elseif not head then
+      break
+    else
+      local alive_until, access, channel =
+        string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
+      local woken = false
+      if alive_until and tonumber(alive_until) >= now then
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
+        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
+      end
+      redis.call('ZREM', queue_key, head)
+      redis.call('HDEL', waiters_key, head)
+      if woken then
+        if access == 'exclusive' then
+          write(owner_key, 'r', fence, CLAIM_WINDOW, head, '')
+        else
+          set_sharer(queue_key, waiters_key, head, now + CLAIM_WINDOW, 'r')
+        end
+        inside.access, inside.count, reserved = access, inside.count + 1, true
+      end
+    end
+  end
+  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  return entered
+end
+local function give_place(owner_key, queue_key, waiters_key, waiter, record)
+  local known = tonumber(redis.call('ZSCORE', queue_key, waiter.token) or 0)
+  local sequence = known
+  if known < PLACES then
+    local last = tonumber(redis.call('ZRANGE', queue_key, -1, -1, 'WITHSCORES')[2] or 0)
+    sequence = waiter.place or math.max(tonumber(now_us), last + 1)
+    redis.call('ZADD', queue_key, string.format('%.0f', sequence), waiter.token)
+    if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
+      local channel = string.match(record, '"channel":"([^"]+)"')
+      if channel then redis.pcall('PUBLISH', channel, '+' .. owner_key) end
+    end
+  end
+  redis.call('HSET', waiters_key, waiter.token,
+    string.format('%.0f', now + waiter.alive_for) .. ' ' .. waiter.access .. ' ' .. waiter.channel)
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < waiter.alive_for then redis.call('PEXPIRE', key, waiter.alive_for) end
+  end
+  return sequence
+end
+local state, last, ends, of = nil, 0, 0, nil
+if record then state, last, ends, of = read(record) end
+if state == 'h' and of == token and ends > now then
+  write(KEYS[1], 'h', last, ttl, token, ARGV[4])
+  return {now_us, 'granted', string.format('%.0f', last), redis.call('EXISTS', KEYS[2])}
+end
+if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
+local place = tonumber(ARGV[8])
+if not record or state and ends <= now then
+  local inside = {access = '?', count = count_sharers(KEYS[2], KEYS[3])}
+  if hand_on(KEYS[1], KEYS[2], KEYS[3], last, ARGV[5], inside, {token = token, access = 'exclusive', place = place}) then
+    state, of = 'r', token
+  elseif inside.access == 'exclusive' then
+    state, of, ends = 'r', '-', now + CLAIM_WINDOW
+  else
+    state, of, ends = 's', inside.access, keep_sharers(KEYS[1], KEYS[2], KEYS[3], last, inside.access)
+  end
+end
+if state == 'r' and of == token then
+  local fence = math.max(tonumber(now_us), last + 1)
+  write(KEYS[1], 'h', fence, ttl, token, ARGV[4])
+  return {now_us, 'granted', string.format('%.0f', fence), redis.call('EXISTS', KEYS[2])}
+end
+local sequence = 0
+local alive_for = tonumber(ARGV[6])
+if alive_for then
+  local waiter = {token = token, access = 'exclusive', alive_for = alive_for, channel = ARGV[7], place = place}
+  sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
+end
+local remaining = state and ends - now or redis.call('PTTL', KEYS[1])
+return {now_us, 'busy', remaining, sequence}
 `,
 } as const;
 
@@ -597,6 +1113,49 @@ elseif state == 's' and ends > now then
   if inside.count > 0 or was_sharer then free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], inside, ends) end
 end
 return 1
+`,
+} as const;
+
+
+/** check-guard.lua */
+export const checkGuardScript = {
+  name: 'check-guard',
+  numberOfKeys: 1,
+  deadlineAt: null,
+  sha1: 'f53425148b5015c3ee990a93378b7ff476bc5b43',
+  source: `local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function server_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+local DRIFT = 0.01
+look_at_clock()
+local id = server_id()
+if not id then return redis.error_reply('GUARD INFO has no run_id, so that nobody knows which server this is.') end
+local own, lag, seen = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local record = redis.call('GET', KEYS[1])
+local of, epoch, stored, not_before, why = string.match(record or '', '^(%w+) (%d+) (%d+) (%d+) (%S+)$')
+epoch, stored, not_before = tonumber(epoch or 0), tonumber(stored or 0), tonumber(not_before or 0)
+local longest = math.max(own, stored)
+local news = not of and 'no-record' or of ~= id and 'other-server' or epoch < seen and 'older-data'
+if news then
+  why, epoch = news, math.max(epoch, seen) + 1
+  not_before = math.max(not_before, now + math.ceil(longest * (1 + DRIFT)) + lag)
+elseif not_before > now then
+  not_before = not_before + math.ceil((longest - stored) * (1 + DRIFT))
+else
+  not_before, why = 0, '-'
+end
+local current = string.format('%s %.0f %.0f %.0f %s', id, epoch, longest, not_before, why)
+if current ~= record then
+  redis.call('PERSIST', KEYS[1])
+  redis.call('SET', KEYS[1], current)
+end
+return {now_us, current, math.max(0, not_before - now), why}
 `,
 } as const;
 
@@ -1105,6 +1664,22 @@ end
 if not inside then return {now_us, '', {}} end
 free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2], inside, state == 's' and ends or nil)
 return {now_us, record, taken}
+`,
+} as const;
+
+
+/** init-guard.lua */
+export const initGuardScript = {
+  name: 'init-guard',
+  numberOfKeys: 1,
+  deadlineAt: null,
+  sha1: '4bb01ccf7b6586a2bca44cf3dacbbbbbeebf0ed1',
+  source: `local function server_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+local id = server_id()
+if not id then return redis.error_reply('GUARD INFO has no run_id, so that nobody knows which server this is.') end
+return redis.call('SET', KEYS[1], id .. ' 1 ' .. ARGV[1] .. ' 0 -', 'NX') and 1 or 0
 `,
 } as const;
 
@@ -1636,6 +2211,275 @@ else
   look_within(KEYS[2], KEYS[3], ARGV[3])
 end
 return 1
+`,
+} as const;
+
+
+/** share-guarded.lua */
+export const shareGuardedScript = {
+  name: 'share-guarded',
+  numberOfKeys: null,
+  deadlineAt: 2,
+  sha1: '60cc85ed39d45f4e63b837a65d572f0fa1f68925',
+  source: `local function server_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+local function guard(first)
+  local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
+  if redis.call('GET', guard_key) == expected
+    and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
+    return nil
+  end
+local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local function count_sharers(queue_key, waiters_key)
+  local ended = redis.call('ZRANGEBYSCORE', queue_key, 0, now)
+  for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
+  if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
+  return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
+local function set_sharer(queue_key, waiters_key, token, ends, info)
+  redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
+  redis.call('HSET', waiters_key, token, info)
+end
+local function sharer(queue_key, waiters_key, token)
+  local ends = tonumber(redis.call('ZSCORE', queue_key, token) or 0)
+  if ends <= now or ends >= PLACES then return nil end
+  return redis.call('HGET', waiters_key, token) or nil, ends
+end
+local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
+  local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  local ends = tonumber(last[2])
+  write(owner_key, 's', fence, ends - now, access, '')
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+  end
+  return ends
+end
+  look_at_clock()
+  for i = 1, #KEYS / 3 do
+    local owner_key, queue_key, waiters_key, token = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i], ARGV[first + i - 1]
+    local state, _, ends, of = read(redis.call('GET', owner_key) or '')
+    local holds = state == 'h' and of == token and ends > now
+      or state == 's' and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
+    if not holds then return {now_us, 'guard'} end
+  end
+  return nil
+end
+local refusal = guard(1)
+if refusal then return refusal end
+local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local function count_sharers(queue_key, waiters_key)
+  local ended = redis.call('ZRANGEBYSCORE', queue_key, 0, now)
+  for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
+  if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
+  return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
+local function set_sharer(queue_key, waiters_key, token, ends, info)
+  redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
+  redis.call('HSET', waiters_key, token, info)
+end
+local function sharer(queue_key, waiters_key, token)
+  local ends = tonumber(redis.call('ZSCORE', queue_key, token) or 0)
+  if ends <= now or ends >= PLACES then return nil end
+  return redis.call('HGET', waiters_key, token) or nil, ends
+end
+local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
+  local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  local ends = tonumber(last[2])
+  write(owner_key, 's', fence, ends - now, access, '')
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+  end
+  return ends
+end
+local function look_within(queue_key, waiters_key, milliseconds)
+  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
+    local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
+    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+  end
+end
+local function may_enter(access, inside)
+  if inside.count == 0 then return true end
+  if access == 'exclusive' or access ~= inside.access then return false end
+  local limit = string.match(access, '^limit:(%d+)$')
+  return not limit or inside.count < tonumber(limit)
+end
+local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
+  local entered, reserved = false, false
+  local waits = redis.call('EXISTS', queue_key) == 1
+  if waits and not now then look_at_clock() end
+  while true do
+    local head, sequence
+    if waits then
+      local first = redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      head, sequence = first[1], tonumber(first[2])
+    end
+    if claimant and not entered
+      and (not head or head == claimant.token or claimant.place and claimant.place < sequence) then
+      if not may_enter(claimant.access, inside) then break end
+      if waits then
+        redis.call('ZREM', queue_key, claimant.token)
+        redis.call('HDEL', waiters_key, claimant.token)
+      end
+      inside.access, inside.count, entered = claimant.access, inside.count + 1, true
+    elseif not head then
+      break
+    else
+      local alive_until, access, channel =
+        string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
+      local woken = false
+      if alive_until and tonumber(alive_until) >= now then
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
+        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
+      end
+      redis.call('ZREM', queue_key, head)
+      redis.call('HDEL', waiters_key, head)
+      if woken then
+        if access == 'exclusive' then
+          write(owner_key, 'r', fence, CLAIM_WINDOW, head, '')
+        else
+          set_sharer(queue_key, waiters_key, head, now + CLAIM_WINDOW, 'r')
+        end
+        inside.access, inside.count, reserved = access, inside.count + 1, true
+      end
+    end
+  end
+  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  return entered
+end
+local function give_place(owner_key, queue_key, waiters_key, waiter, record)
+  local known = tonumber(redis.call('ZSCORE', queue_key, waiter.token) or 0)
+  local sequence = known
+  if known < PLACES then
+    local last = tonumber(redis.call('ZRANGE', queue_key, -1, -1, 'WITHSCORES')[2] or 0)
+    sequence = waiter.place or math.max(tonumber(now_us), last + 1)
+    redis.call('ZADD', queue_key, string.format('%.0f', sequence), waiter.token)
+    if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
+      local channel = string.match(record, '"channel":"([^"]+)"')
+      if channel then redis.pcall('PUBLISH', channel, '+' .. owner_key) end
+    end
+  end
+  redis.call('HSET', waiters_key, waiter.token,
+    string.format('%.0f', now + waiter.alive_for) .. ' ' .. waiter.access .. ' ' .. waiter.channel)
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < waiter.alive_for then redis.call('PEXPIRE', key, waiter.alive_for) end
+  end
+  return sequence
+end
+local token, ttl, access, place = ARGV[1], tonumber(ARGV[2]), ARGV[6], tonumber(ARGV[7])
+look_at_clock()
+if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
+local record = redis.call('GET', KEYS[1])
+local state, last, ends, of = nil, 0, 0, nil
+if record then state, last, ends, of = read(record) end
+if record and not state then ends = now + redis.call('PTTL', KEYS[1]) end
+local function enter(fence)
+  last = math.max(last, fence)
+  set_sharer(KEYS[2], KEYS[3], token, now + ttl, string.format('h %.0f %s', fence, ARGV[4]))
+  keep_sharers(KEYS[1], KEYS[2], KEYS[3], last, access)
+  local waits = redis.call('ZCOUNT', KEYS[2], PLACES, '+inf') > 0 and 1 or 0
+  return {now_us, 'granted', string.format('%.0f', fence), waits}
+end
+local free = not record or state and ends <= now
+if free or state == 's' then
+  if state == 'h' then last = last + FENCE_RANGE - 1 end
+  local fence = math.max(tonumber(now_us), last + 1)
+  local inside = {access = free and '?' or of, count = count_sharers(KEYS[2], KEYS[3])}
+  if not free then
+    local mine = sharer(KEYS[2], KEYS[3], token)
+    local given = mine and string.match(mine, '^h (%d+)')
+    if given then return enter(tonumber(given)) end
+    if mine == 'r' then return enter(fence) end
+    local limits = string.sub(access, 1, 6) == 'limit:' and string.sub(of, 1, 6) == 'limit:'
+    if limits and access ~= of then return {now_us, 'conflict', of} end
+  end
+  if not free and inside.count == 0 then
+    inside.access = nil
+  elseif hand_on(KEYS[1], KEYS[2], KEYS[3], last, ARGV[5], inside, {token = token, access = access, place = place}) then
+    return enter(fence)
+  end
+  if inside.access == 'exclusive' then
+    ends = now + CLAIM_WINDOW
+  elseif inside.access then
+    ends = keep_sharers(KEYS[1], KEYS[2], KEYS[3], last, inside.access)
+    if inside.access == access then ends = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]) end
+  end
+end
+local sequence = 0
+local alive_for = tonumber(ARGV[8])
+if alive_for then
+  local waiter = {token = token, access = access, alive_for = alive_for, channel = ARGV[9], place = place}
+  sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
+end
+return {now_us, 'busy', ends - now, sequence}
 `,
 } as const;
 

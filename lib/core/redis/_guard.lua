@@ -1,0 +1,28 @@
+-- In front of a script that grants: whether the server's guard lets it, see server-guard.ts. Of KEYS, the guard's record is
+-- the last; of ARGV, the last is the record as the caller knows it, open, and the one before says whether to ask the server who
+-- it is ('1') or not ('0': the record was seen over this very connection). They're taken off, so that the script behind finds
+-- its own. `first`: the index of the token for the first key.
+--
+-- Gives what to answer instead, or nil. Who holds all of the keys already may go on.
+--- @include _server-id.lua
+local function guard(first)
+  local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
+  if redis.call('GET', guard_key) == expected
+    and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
+    return nil
+  end
+
+  --- @include _constants.lua
+  --- @include _server-time.lua
+  --- @include _record.lua
+  --- @include _sharers.lua
+  look_at_clock()
+  for i = 1, #KEYS / 3 do
+    local owner_key, queue_key, waiters_key, token = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i], ARGV[first + i - 1]
+    local state, _, ends, of = read(redis.call('GET', owner_key) or '')
+    local holds = state == 'h' and of == token and ends > now
+      or state == 's' and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
+    if not holds then return {now_us, 'guard'} end
+  end
+  return nil
+end

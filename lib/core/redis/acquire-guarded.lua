@@ -1,0 +1,22 @@
+--[[
+acquire.lua behind the server's guard.
+
+KEYS[1] owner
+KEYS[2] queue
+KEYS[3] waiters
+KEYS[n] the last: the guard's record, see check-guard.lua
+ARGV[1] token
+ARGV[2] ttl in ms
+ARGV[3] the caller's deadline in server time, ms
+ARGV[4] holder
+ARGV[5] 1: PUBLISH counts every receiver
+ARGV[6] how long the waiter counts as alive, in ms; left out with those up to 8
+ARGV[7] the channel that wakes the waiter
+ARGV[8] the sequence it had
+ARGV[n] the last two: whether to ask the server who it is; the guard's record as the caller knows it
+Returns {now us, 'guard'}: the record is another, or the server is | what acquire.lua returns
+]]
+--- @include _guard.lua
+local refusal = guard(1)
+if refusal then return refusal end
+--- @include acquire.lua
