@@ -28,7 +28,7 @@ let server: RedisServer;
 const opened: { close(): unknown }[] = [];
 
 beforeEach(async () => {
-  server = await RedisServer.start();
+  server = await RedisServer.start({ args: ['--repl-diskless-sync-delay', '0'] });
 });
 
 afterEach(async () => {
