@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 
 import { LONGEST_DURATION, millisecondsOf } from '../core/duration.js';
+import { SHORTEST_TTL } from '../core/options.js';
 
 /** What the command line asks for, checked as far as it can be without asking Redis. */
 export interface CommandLine {
@@ -23,10 +24,25 @@ export type Command =
       /** Whether nobody is to be asked. */
       readonly confirmed: boolean;
     }
-  | { readonly kind: 'watch'; readonly pattern: string | undefined; readonly interval: number };
+  | { readonly kind: 'watch'; readonly pattern: string | undefined; readonly interval: number }
+  /** With the application's options that the diagnosis depends on; `undefined`: that of the library. */
+  | {
+      readonly kind: 'doctor';
+      readonly guard: boolean;
+      readonly replicas: number | undefined;
+      readonly ttl: number | undefined;
+    };
 
 /** Exit codes, as `--help` and the README tell them. */
-export const EXIT = { done: 0, nothing: 1, usage: 2, unavailable: 3, bug: 70 } as const;
+export const EXIT = {
+  done: 0,
+  nothing: 1,
+  usage: 2,
+  unavailable: 3,
+  unsafe: 4,
+  unsure: 5,
+  bug: 70,
+} as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
 export const HELP = `Usage: nestjs-redis-lock <command> [options]
@@ -39,6 +55,8 @@ Commands:
   release KEY        takes a lock from its holder by force: its signal aborts, and the next
                      who waits gets it; what the holder still writes may overlap with that
   watch [PATTERN]    the list again and again, until Ctrl-C
+  doctor             what the servers are set up to keep: which promise holds under which fault,
+                     and what to change
 
 Options:
   --url URL          where Redis is; default: REDIS_URL, or redis://127.0.0.1:6379
@@ -48,6 +66,9 @@ Options:
   --reason TEXT      release: why, as the holder and the events are told
   --yes, -y          release: don't ask; needed where no terminal can answer
   --interval TIME    watch: how often, as '500ms' or '5s'; default: 2s
+  --guard            doctor: the application has the option \`guard\`
+  --replicas N       doctor: the option \`replicas: { atLeast: N }\` of the application
+  --ttl TIME         doctor: the option \`ttl\` of the application; default: 10s
   --help, -h         this text
   --version          the version
 
@@ -56,6 +77,8 @@ Exit codes:
   1  nothing found, or not held, or not released because the answer was no
   2  the command line is wrong
   3  Redis can't be asked
+  4  doctor: a promise of P1 to P3 is weakened, or no lock can be had
+  5  doctor: whether they hold can't be found out
   70 a bug of this program
 `;
 
@@ -76,12 +99,22 @@ const OPTIONS = {
   reason: { type: 'string' },
   yes: { type: 'boolean', short: 'y' },
   interval: { type: 'string' },
+  guard: { type: 'boolean' },
+  replicas: { type: 'string' },
+  ttl: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
 } as const;
 
 /** Options that only one command has. */
-const ONLY_OF = { reason: 'release', yes: 'release', interval: 'watch' } as const;
+const ONLY_OF = {
+  reason: 'release',
+  yes: 'release',
+  interval: 'watch',
+  guard: 'doctor',
+  replicas: 'doctor',
+  ttl: 'doctor',
+} as const;
 
 /** @throws UsageError */
 export function readCommandLine(
@@ -122,7 +155,7 @@ type Values = ReturnType<typeof parsed>['values'];
 function commandOf(
   name: string | undefined,
   operands: readonly string[],
-  { reason, yes, interval }: Values,
+  { reason, yes, interval, guard, replicas, ttl }: Values,
 ): Command {
   switch (name) {
     case 'list':
@@ -132,11 +165,25 @@ function commandOf(
     case 'release':
       return { kind: name, key: exactlyOne(name, operands), reason, confirmed: yes ?? false };
     case 'watch':
-      return { kind: name, pattern: atMostOne(name, operands), interval: intervalOf(interval) };
+      return {
+        kind: name,
+        pattern: atMostOne(name, operands),
+        interval: durationOf('interval', interval ?? DEFAULT_INTERVAL, SHORTEST_INTERVAL),
+      };
+    case 'doctor':
+      none(name, operands);
+      return {
+        kind: name,
+        guard: guard ?? false,
+        replicas: replicas === undefined ? undefined : replicasOf(replicas),
+        ttl: ttl === undefined ? undefined : durationOf('ttl', ttl, SHORTEST_TTL),
+      };
     case undefined:
-      throw new UsageError('A command is missing: list, inspect, release or watch.');
+      throw new UsageError('A command is missing: list, inspect, release, watch or doctor.');
     default:
-      throw new UsageError(`There is no command '${name}', but list, inspect, release and watch.`);
+      throw new UsageError(
+        `There is no command '${name}', but list, inspect, release, watch and doctor.`,
+      );
   }
 }
 
@@ -156,14 +203,24 @@ function exactlyOne(command: string, operands: readonly string[]): string {
   );
 }
 
-function intervalOf(text: string = DEFAULT_INTERVAL): number {
-  const interval = millisecondsOf(text);
-  if (interval === undefined || interval < SHORTEST_INTERVAL || interval > LONGEST_DURATION) {
+function none(command: string, operands: readonly string[]): void {
+  if (operands.length === 0) return;
+  throw new UsageError(`${command} takes no '${operands[0]}'.`);
+}
+
+function durationOf(option: string, text: string, shortest: number): number {
+  const duration = millisecondsOf(text);
+  if (duration === undefined || duration < shortest || duration > LONGEST_DURATION) {
     throw new UsageError(
-      `--interval is a time of at least ${SHORTEST_INTERVAL} ms such as '500ms' or '5s', got '${text}'.`,
+      `--${option} is a time of at least ${shortest} ms such as '500ms' or '5s', got '${text}'.`,
     );
   }
-  return interval;
+  return duration;
+}
+
+function replicasOf(text: string): number {
+  if (/^[1-9]\d{0,2}$/.test(text)) return Number(text);
+  throw new UsageError(`--replicas is a whole number from 1 to 999, got '${text}'.`);
 }
 
 function urlOf(option: string | undefined, variable: string | undefined): string {

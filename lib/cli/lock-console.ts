@@ -6,8 +6,9 @@ import { Cluster } from 'ioredis';
 import type { HolderState, LockState } from '../core/backend/lock-backend.js';
 import type { LockUnavailableError } from '../core/errors.js';
 import { type ForceReleased, Locker } from '../core/locker.js';
-import type { LockConnection } from '../core/options.js';
+import type { LockConnection, LockerOptions } from '../core/options.js';
 import { type Command, type CommandLine, EXIT, type ExitCode, UsageError } from './command-line.js';
+import { diagnosisLines } from './diagnosis-view.js';
 import { details, holderLine, listing } from './lock-view.js';
 import { readableDuration } from './readable-duration.js';
 import { cut, visible } from './terminal-text.js';
@@ -48,7 +49,8 @@ export class LockConsole {
     this.#locker = new Locker({
       connection: connectionOf(line),
       ...(line.prefix === undefined ? {} : { prefix: line.prefix }),
-      commandTimeout: COMMAND_TIMEOUT,
+      // The doctor judges the application's settings, and what it isn't told is as in the library.
+      ...(command.kind === 'doctor' ? applicationOf(command) : { commandTimeout: COMMAND_TIMEOUT }),
       application: NAME,
     });
   }
@@ -66,6 +68,8 @@ export class LockConsole {
           return await this.#release(command);
         case 'watch':
           return await this.#watch(command);
+        case 'doctor':
+          return await this.#diagnose();
       }
     } finally {
       await this.#locker.close();
@@ -146,6 +150,20 @@ export class LockConsole {
       process.off('SIGTERM', stop);
     }
     return EXIT.done;
+  }
+
+  async #diagnose(): Promise<ExitCode> {
+    const diagnosis = await this.#locker.diagnose();
+    if (this.#line.json) this.#printJson(diagnosis);
+    else this.#print(diagnosisLines(diagnosis, this.#room));
+    switch (diagnosis.level) {
+      case 'strict':
+        return EXIT.done;
+      case 'unknown':
+        return EXIT.unsure;
+      default:
+        return EXIT.unsafe;
+    }
   }
 
   /** An outage that comes while it's watched is shown and waited out; to begin with, it's an error. */
@@ -250,6 +268,13 @@ export function unavailability({ reason, cause }: LockUnavailableError, line: Co
     default:
       return `Redis at ${server} can't be reached${because}. Check that it runs, and that --url or REDIS_URL is right.`;
   }
+}
+
+function applicationOf({ replicas, ttl }: Command & { kind: 'doctor' }): Partial<LockerOptions> {
+  return {
+    ...(replicas !== undefined && { replicas: { atLeast: replicas } }),
+    ...(ttl !== undefined && { ttl }),
+  };
 }
 
 function connectionOf({ url, cluster }: CommandLine): LockConnection {

@@ -12,6 +12,7 @@ import { LockConsole, type Terminal } from '../../lib/cli/lock-console.js';
 import type { LockState } from '../../lib/core/backend/lock-backend.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { Lock } from '../../lib/core/lock.js';
+import type { Diagnosis } from '../../lib/core/safety.js';
 import { eventually } from '../support/eventually.js';
 import { RedisServer } from '../support/redis-server.js';
 
@@ -319,6 +320,81 @@ describe('watch', () => {
   });
 });
 
+describe('doctor', () => {
+  it('shows the server, the promises under each fault, and what to change', async () => {
+    const { code, stdout, stderr } = await run('doctor');
+    expect([code, stderr]).toEqual([4, '']);
+    expect(stdout).toMatch(/^Safety: weakened\. /);
+    expect(stdout).toContain('With the options guard off,');
+    const line = (start: string) =>
+      stdout
+        .split('\n')
+        .find((each) => each.startsWith(start))
+        ?.split(/ {2,}/);
+    expect(line(`127.0.0.1:${server.port}`)?.slice(2)).toEqual([
+      'master',
+      anyTime,
+      'no limit',
+      'off',
+      'off',
+      '0',
+      expect.stringMatching(/ms ± /),
+    ]);
+    expect(line('P1 ')).toEqual([
+      ...['P1 exclusion', 'holds', 'holds', 'WEAK', '-', '-', '-', 'WEAK', 'WEAK', 'holds'],
+    ]);
+    expect(stdout).toMatch(/^WEAKENED \(no-aof\): P1, P2 under server-restart\n/m);
+    expect(stdout).toMatch(/→ Set the option `guard: true`;/);
+  });
+
+  it('ends with 0 where all is well', async () => {
+    await using own = await RedisServer.start({ persistence: 'aof' });
+    const { code, stdout } = await run('doctor', '--url', own.url);
+    expect([code, stdout.split('\n')[0]]).toEqual([0, expect.stringMatching(/^Safety: strict\./)]);
+  });
+
+  it('ends with 5 where it cannot be found out, and says which permission is missing', async () => {
+    await using own = await RedisServer.start({ persistence: 'aof' });
+    await own.command('ACL', 'SETUSER', 'app', 'on', '>pw', '~*', '&*', '+@all', '-config');
+    const url = `redis://app:pw@127.0.0.1:${own.port}`;
+    const { code, stdout } = await run('doctor', '--url', url);
+    expect(code).toBe(5);
+    expect(stdout).toContain('UNKNOWN (persistence-unknown)');
+    expect(stdout).toContain('CONFIG GET was refused (NOPERM');
+    expect(stdout).toContain('`+config|get`');
+    expect(stdout).not.toContain('pw@');
+  });
+
+  it('prints JSON of all facts, verdicts and findings, by the options that it is told', async () => {
+    const { code, stdout } = await run(...['doctor', '--json', '--ttl', '2s', '--replicas', '1']);
+    const diagnosis = JSON.parse(stdout) as Diagnosis;
+    expect(code).toBe(4);
+    expect(diagnosis).toMatchObject({
+      level: 'weakened',
+      layout: 'server',
+      servers: [{ kind: 'surveyed', role: 'master', appendfsync: 'off' }],
+      options: { ttl: 2_000, replicas: { atLeast: 1 } },
+    });
+    expect(diagnosis.verdicts).toContainEqual({
+      promise: 'P1',
+      fault: 'server-restart',
+      verdict: 'weakened',
+      reason: expect.stringContaining('neither AOF nor RDB'),
+    });
+    expect(diagnosis.findings.map(({ code: each }) => each)).toEqual([
+      ...['no-aof', 'flush', 'clock-step', 'command-timeout-long'],
+    ]);
+  });
+
+  it('fits the width that COLUMNS says', async () => {
+    const { stdout } = await new Run(['doctor'], { COLUMNS: '70' }).ended;
+    for (const line of stdout.split('\n')) {
+      if (!line.startsWith('With') && !line.startsWith('Safety'))
+        expect(line.length).toBeLessThanOrEqual(70);
+    }
+  });
+});
+
 describe('any command', () => {
   it.each([
     [['--help'], /^Usage: nestjs-redis-lock/],
@@ -345,7 +421,9 @@ describe('any command', () => {
   });
 
   it('ends with 3 where Redis cannot be reached, and says where it looked', async () => {
-    for (const args of [['list'], ['inspect', 'k'], ['release', 'k', '--yes'], ['watch']]) {
+    for (const args of [
+      ...[['list'], ['inspect', 'k'], ['release', 'k', '--yes'], ['watch'], ['doctor']],
+    ]) {
       const { code, stdout, stderr } = await run(...args, '--url', 'redis://u:secret@127.0.0.1:1');
       expect([code, stdout]).toEqual([3, '']);
       expect(stderr).toContain('127.0.0.1:1');

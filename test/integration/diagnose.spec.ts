@@ -133,8 +133,8 @@ describe('one server', () => {
     });
     const { clock } = only(diagnosis);
     if (clock === 'unknown') throw new Error('The clock was not read.');
-    // One machine, one clock: what is off is what the question took. Date has whole ms.
-    expect(Math.abs(clock.offset)).toBeLessThanOrEqual(clock.uncertainty + 1.5);
+    // One machine, one clock: what is off is what the question took, and what came between its answer and our look.
+    expect(Math.abs(clock.offset)).toBeLessThanOrEqual(clock.uncertainty + 50);
   });
 
   it('says that keys were evicted', async () => {

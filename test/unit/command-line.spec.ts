@@ -16,6 +16,11 @@ describe('The command line', () => {
     ['--yes release k', { kind: 'release', key: 'k', reason: undefined, confirmed: true }],
     ['watch', { kind: 'watch', pattern: undefined, interval: 2_000 }],
     ['watch a* --interval 500ms', { kind: 'watch', pattern: 'a*', interval: 500 }],
+    ['doctor', { kind: 'doctor', guard: false, replicas: undefined, ttl: undefined }],
+    [
+      'doctor --guard --replicas 2 --ttl 30s',
+      { kind: 'doctor', guard: true, replicas: 2, ttl: 30_000 },
+    ],
   ])('%s', (line, command) => {
     expect(read(line)).toEqual({
       command,
@@ -66,6 +71,12 @@ describe('The command line', () => {
     ['watch --interval 5', "such as '500ms'"],
     ['watch --interval 99ms', 'at least 100 ms'],
     ['watch --interval 30d', 'at least 100 ms'],
+    ['list --guard', 'option of doctor'],
+    ['watch --ttl 5s', 'option of doctor'],
+    ['doctor order:42', "takes no 'order:42'"],
+    ['doctor --replicas 0', 'whole number from 1'],
+    ['doctor --replicas two', 'whole number from 1'],
+    ['doctor --ttl 10', "such as '500ms'"],
     ['list --url localhost:6379', 'redis://host:port'],
     ['list --url http://h', 'redis://host:port'],
     ['list --url redis://', 'redis://host:port'],

@@ -5,6 +5,8 @@ import type { Connection } from './connection.js';
 
 /** A clock is asked so often; the quickest answer says most. */
 const CLOCK_SAMPLES = 3;
+/** Our own clock is cut to whole ones. */
+const WHOLE_MILLISECOND = 1;
 /** Sentinels meet on this channel of each server that they watch. */
 const SENTINEL_CHANNEL = '__sentinel__:hello';
 /** No script has this digest. */
@@ -140,11 +142,12 @@ class Inquiry {
       const wallTime = Date.now();
       if (answer.kind === 'error') this.#deny('TIME', [], answer.message);
       if (answer.kind !== 'reply') break;
-      const uncertainty = (answer.receivedAt - answer.sentAt) / 2;
+      const half = (answer.receivedAt - answer.sentAt) / 2;
+      const uncertainty = half + WHOLE_MILLISECOND / 2;
       if (best !== 'unknown' && best.uncertainty <= uncertainty) continue;
       const [seconds, microseconds] = answer.reply as [string, string];
       const serverTime = Number(seconds) * 1_000 + Number(microseconds) / 1_000;
-      best = { offset: serverTime - (wallTime - uncertainty), uncertainty };
+      best = { offset: serverTime - (wallTime + WHOLE_MILLISECOND / 2 - half), uncertainty };
     }
     return best;
   }
