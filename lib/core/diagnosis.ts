@@ -303,6 +303,24 @@ function serverFindings(
       'Permit `+eval` and `+evalsha` to this user.',
     );
   }
+  if (options.guard !== false && server.mayRunScripts !== false) {
+    // The guard fails closed.
+    if (server.mayAskInfoInScripts === false || server.runId === 'unknown') {
+      find(
+        unusable,
+        'guard-denied',
+        'The guard asks inside its scripts which server this is (INFO), and is not told: it grants nothing.',
+        'Permit `+info` to this user; where INFO has no `run_id`, leave `guard` out.',
+      );
+    } else if (server.mayAskInfoInScripts === 'unknown') {
+      find(
+        'unknown',
+        'guard-unknown',
+        `Whether the guard may ask for INFO inside its scripts isn't known: ${refusals(server, 'EVAL')}.`,
+        'Permit `+eval`, `+evalsha` and `+info` to this user.',
+      );
+    }
+  }
   const { clusterState } = server;
   if (clusterState !== undefined && clusterState !== 'unknown' && clusterState !== 'ok') {
     find(

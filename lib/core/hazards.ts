@@ -43,7 +43,7 @@ export const HAZARDS: readonly Hazard[] = [
 const AGAIN = 'a lock that is still held may be granted to another.';
 
 function assessRestart(server: ServerFacts, options: DiagnosedOptions): Assessment {
-  const guarded = byGuard(server, options, 'A server that has restarted');
+  const guarded = byGuard(options, 'A server that has restarted');
   if (guarded !== undefined) return guarded;
   const { appendfsync, noAppendfsyncOnRewrite, snapshots } = server;
   if (appendfsync === 'unknown') {
@@ -114,7 +114,7 @@ function assessFailover(
   const alone = withoutReplicas(server, layout);
   if (alone !== undefined) return alone;
   if (confirmedByAll(server, options)) return CONFIRMED;
-  const guarded = byGuard(server, options, 'A server that was promoted');
+  const guarded = byGuard(options, 'A server that was promoted');
   if (guarded !== undefined) return guarded;
   const { replicas } = options;
   return {
@@ -137,8 +137,6 @@ function assessPartition(
   if (alone?.verdict === 'not-applicable' && layout === 'quorum') return ONE_MAJORITY;
   if (alone !== undefined) return alone;
   if (confirmedByAll(server, options)) return CONFIRMED;
-  const guarded = byGuard(server, options, 'A server that was promoted');
-  if (guarded !== undefined && guarded.verdict !== 'holds') return guarded;
   const needed = replicasNeeded(server);
   const stops = stopsServing(server, needed);
   if (stops === 'unknown') {
@@ -256,8 +254,8 @@ function assessEviction(server: ServerFacts): Assessment {
   };
 }
 
-function assessFlush(server: ServerFacts, options: DiagnosedOptions): Assessment {
-  const guarded = byGuard(server, options, 'A server whose data was flushed');
+function assessFlush(_server: ServerFacts, options: DiagnosedOptions): Assessment {
+  const guarded = byGuard(options, 'A server whose data was flushed');
   return (
     guarded ?? {
       verdict: 'weakened',
@@ -270,34 +268,13 @@ function assessFlush(server: ServerFacts, options: DiagnosedOptions): Assessment
 
 const GUARD = 'Set the option `guard: true`';
 
-/** What the guard makes of it, where it's on. */
-function byGuard(
-  server: ServerFacts,
-  { guard }: DiagnosedOptions,
-  subject: string,
-): Assessment | undefined {
+/** What the guard makes of it, where it's on. One that may not ask who the server is lets nobody in. */
+function byGuard({ guard }: DiagnosedOptions, subject: string): Assessment | undefined {
   if (guard === false) return undefined;
-  switch (server.mayAskInfoInScripts) {
-    case true:
-      return {
-        verdict: 'holds',
-        reason: `${subject} grants nothing new until every lease given before has ended (guard).`,
-      };
-    case false:
-      return {
-        verdict: 'weakened',
-        code: 'guard-denied',
-        reason: 'The guard asks for INFO inside its scripts, which is refused here.',
-        remedy: 'Permit `+info` to this user.',
-      };
-    case 'unknown':
-      return {
-        verdict: 'unknown',
-        code: 'guard-unknown',
-        reason: `Whether the guard may ask for INFO inside its scripts isn't known: ${why(server, 'EVAL')}.`,
-        remedy: 'Permit `+eval`, `+evalsha` and `+info` to this user.',
-      };
-  }
+  return {
+    verdict: 'holds',
+    reason: `${subject} grants nothing new until every lease given before has ended (guard, which every process that uses the locks must have).`,
+  };
 }
 
 /** Why a fact isn't known: what was refused, or isn't told. */

@@ -145,20 +145,6 @@ describe.each<[fault: LockFault, rows: Row[]]>([
       ['the guard, with no AOF', { appendfsync: 'off' }, { guard }, holds, []],
       ['the guard, with AOF not known', { appendfsync: 'unknown' }, { guard }, holds, []],
       [
-        'the guard, where scripts may not ask INFO',
-        { mayAskInfoInScripts: false },
-        { guard },
-        weakened,
-        ['weakened guard-denied'],
-      ],
-      [
-        'the guard, where that is not known',
-        { mayAskInfoInScripts: 'unknown' },
-        { guard },
-        unknown,
-        ['unknown guard-unknown'],
-      ],
-      [
         'grants confirmed on disk, AOF everysec',
         { appendfsync: 'everysec' },
         { replicas: { atLeast: 1, aof: true } },
@@ -499,6 +485,15 @@ describe('a server', () => {
     const diagnosis = diagnosisOf([facts], {}, layout);
     expect(toDo(diagnosis)).toEqual([`unusable ${code}`]);
     expect(diagnosis.level).toBe('unusable');
+  });
+
+  it.each<[string, Partial<ServerFacts>, string[]]>([
+    ['where it is refused', { mayAskInfoInScripts: false }, ['unusable guard-denied']],
+    ['where it has no run id', { runId: 'unknown' }, ['unusable guard-denied']],
+    ['where that is not known', { mayAskInfoInScripts: 'unknown' }, ['unknown guard-unknown']],
+  ])('whose guard must ask who it is, %s', (_what, facts, expected) => {
+    expect(toDo(diagnosisOf([facts], { guard }))).toEqual(expected);
+    expect(toDo(diagnosisOf([facts]))).toEqual([]);
   });
 
   it('that says nothing leaves all that depends on it unknown, and names what was refused', () => {
