@@ -1,7 +1,7 @@
-/** A process of `order.spec.ts`: callers that take their turns on a few keys and write down when they enter and leave. */
+/** A process of `order.spec.ts` and `order-access.spec.ts`: callers that take their turns on a few keys and write down when they enter and leave. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import { Locker } from '../../../lib/core/locker.js';
+import { type AcquireOptions, Locker } from '../../../lib/core/locker.js';
 import type { LockerOptions } from '../../../lib/core/options.js';
 
 export interface OrderTakerOptions {
@@ -16,6 +16,8 @@ export interface OrderTakerOptions {
   /** How often, of 1, a caller pauses for a moment before its next turn: then the process has no stand for a while. */
   readonly pauses: number;
   readonly locker: Partial<LockerOptions>;
+  /** How each of the callers takes its keys, in turn. @default as the locker does */
+  readonly takes?: readonly AcquireOptions[];
 }
 
 export interface OrderTakerDone {
@@ -58,9 +60,9 @@ async function log(...entry: LogEntry): Promise<void> {
   await redis.rpush('log', JSON.stringify(entry));
 }
 
-async function takeTurns(key: string): Promise<void> {
+async function takeTurns(key: string, take: AcquireOptions | undefined): Promise<void> {
   for (let turn = 0; turn < options.turns; turn += 1) {
-    const lock = await locker.acquire(key);
+    const lock = await locker.acquire(key, take);
     await log('enter', key, options.process, lock.fencingToken);
     if (!lock.isHeld) errors.push(`Not held on entering: ${key} ${lock.fencingToken}`);
     await log('leave', key, options.process, lock.fencingToken);
@@ -73,8 +75,10 @@ async function takeTurns(key: string): Promise<void> {
 await Promise.all([locker.connect(), redis.ping()]);
 process.once('message', () => {
   const callers = options.keys.flatMap((key) =>
-    Array.from({ length: options.callers }, () =>
-      takeTurns(key).catch((error: unknown) => errors.push(String(error))),
+    Array.from({ length: options.callers }, (_, caller) =>
+      takeTurns(key, options.takes?.[caller % options.takes.length]).catch((error: unknown) =>
+        errors.push(String(error)),
+      ),
     ),
   );
   void Promise.all(callers).then(async () => {

@@ -5,9 +5,9 @@
  * A script's commands follow the client's command that ran it; so a place is that of the process whose connection ran
  * the script. A command on a queue that isn't known here ends the test: it would be seen wrongly.
  */
-import { connect, type Socket } from 'node:net';
 import type { OrderEvent } from './order-judge.js';
 import type { LogEntry } from './order-taker.js';
+import { type MonitoredCommand, RedisMonitor, words } from './redis-monitor.js';
 
 export interface QueueMonitorOptions {
   readonly port: number;
@@ -17,7 +17,6 @@ export interface QueueMonitorOptions {
 }
 
 const QUEUE = /^lock:\{(.*)\}:q$/;
-const LINE = /^\+?[\d.]+ \[\d+ ([^\]]+)\] (.*)$/;
 /** What changes nothing in a queue. */
 const HARMLESS = new Set([
   ...['EXISTS', 'TYPE', 'TTL', 'PTTL', 'EXPIRE', 'PEXPIRE', 'ZCARD', 'ZCOUNT', 'ZSCORE'],
@@ -26,30 +25,23 @@ const HARMLESS = new Set([
 
 export class QueueMonitor {
   readonly #options: QueueMonitorOptions;
-  readonly #socket: Socket;
+  #monitor: RedisMonitor | undefined;
   readonly #marks = new Map<string, () => void>();
   /** The queues as they are now, by key: token to sequence. */
   readonly #queues = new Map<string, Map<string, number>>();
-  #address = '';
-  #rest = '';
-  error: unknown;
 
-  private constructor(options: QueueMonitorOptions, socket: Socket) {
+  private constructor(options: QueueMonitorOptions) {
     this.#options = options;
-    this.#socket = socket;
-    socket.setEncoding('latin1');
-    socket.on('error', (error) => (this.error ??= error));
-    socket.on('data', (text: string) => this.#read(text));
   }
 
   static async start(options: QueueMonitorOptions): Promise<QueueMonitor> {
-    const socket = connect(options.port, '127.0.0.1');
-    await new Promise<void>((resolve, reject) => {
-      socket.once('error', reject);
-      socket.once('data', () => resolve());
-      socket.write('MONITOR\r\n');
-    });
-    return new QueueMonitor(options, socket);
+    const monitor = new QueueMonitor(options);
+    monitor.#monitor = await RedisMonitor.start(options.port, (command) => monitor.#see(command));
+    return monitor;
+  }
+
+  get error(): unknown {
+    return this.#monitor?.error;
   }
 
   /** Resolves when this was seen in the stream, and so all that came before it. */
@@ -58,26 +50,13 @@ export class QueueMonitor {
   }
 
   close(): void {
-    this.#socket.destroy();
+    this.#monitor?.close();
   }
 
-  #read(text: string): void {
-    const lines = (this.#rest + text).split('\r\n');
-    this.#rest = lines.pop() ?? '';
-    try {
-      for (const line of lines) this.#onLine(line);
-    } catch (error) {
-      this.error ??= error;
-    }
-  }
-
-  #onLine(line: string): void {
-    const [, source = '', command = ''] = LINE.exec(line) ?? [];
-    const ofScript = source === 'lua';
-    if (!ofScript) this.#address = source;
-    if (ofScript ? command.includes(':q"') : command.startsWith('"rpush" "log"')) {
-      const [name = '', key = '', ...args] = words(command);
-      if (ofScript) this.#onQueueCommand(name.toUpperCase(), key, args);
+  #see({ address, ofScript, text }: MonitoredCommand): void {
+    if (ofScript ? text.includes(':q"') : text.startsWith('"rpush" "log"')) {
+      const [name = '', key = '', ...args] = words(text);
+      if (ofScript) this.#onQueueCommand(address, name.toUpperCase(), key, args);
       else this.#onLogged(args[0] as string);
     }
   }
@@ -89,7 +68,7 @@ export class QueueMonitor {
     this.#options.onEvent({ what, key, process, fence });
   }
 
-  #onQueueCommand(name: string, redisKey: string, args: readonly string[]): void {
+  #onQueueCommand(address: string, name: string, redisKey: string, args: readonly string[]): void {
     const key = QUEUE.exec(redisKey)?.[1];
     if (key === undefined || HARMLESS.has(name)) return;
     let queue = this.#queues.get(key);
@@ -97,7 +76,7 @@ export class QueueMonitor {
     switch (name) {
       case 'ZADD':
         for (let i = args.findIndex((arg) => /^\d/.test(arg)); i + 1 < args.length; i += 2) {
-          this.#queued(key, queue, args[i + 1] as string, Number(args[i]));
+          this.#queued(address, key, queue, args[i + 1] as string, Number(args[i]));
         }
         break;
       case 'ZREM':
@@ -119,9 +98,15 @@ export class QueueMonitor {
     }
   }
 
-  #queued(key: string, queue: Map<string, number>, token: string, sequence: number): void {
-    const process = this.#options.processAt(this.#address);
-    if (process === undefined) throw new Error(`Nobody is known at ${this.#address}.`);
+  #queued(
+    address: string,
+    key: string,
+    queue: Map<string, number>,
+    token: string,
+    sequence: number,
+  ): void {
+    const process = this.#options.processAt(address);
+    if (process === undefined) throw new Error(`Nobody is known at ${address}.`);
     queue.set(token, sequence);
     this.#options.onEvent({ what: 'queued', key, process, token, sequence });
   }
@@ -129,11 +114,4 @@ export class QueueMonitor {
   #unqueued(key: string, queue: Map<string, number>, token: string): void {
     if (queue.delete(token)) this.#options.onEvent({ what: 'unqueued', key, token });
   }
-}
-
-/** The words of a command as MONITOR shows it: each quoted, with backslashes before quotes. */
-function words(command: string): string[] {
-  return [...command.matchAll(/"((?:[^"\\]|\\.)*)"/g)].map(([, word = '']) =>
-    word.replaceAll(/\\(.)/g, '$1'),
-  );
 }
