@@ -15,13 +15,14 @@ import { visible } from './terminal-text.js';
 /** A diagnosis as a person reads it: the servers, which promise holds under which fault, and what to change. */
 export function diagnosisLines(diagnosis: Diagnosis, room: number): string[] {
   const { level, servers, options, verdicts, findings } = diagnosis;
+  const textRoom = Math.min(room, WIDEST_TEXT);
   return [
-    `Safety: ${level}. ${LEVELS[level]}`,
-    `With the options ${optionsOf(options)}.`,
+    ...wrapped(`Safety: ${level}. ${LEVELS[level]}`, textRoom),
+    ...wrapped(`With the options ${optionsOf(options)}.`, textRoom),
     '',
     ...(servers.length === 0 ? [] : [...serverTable(servers, room), '']),
     ...verdictTable(verdicts, room),
-    ...wrapped(LEGEND, Math.min(room, WIDEST_TEXT)),
+    ...wrapped(LEGEND, textRoom),
     ...findings.flatMap((finding) => ['', ...findingLines(finding, room)]),
   ];
 }
@@ -127,7 +128,7 @@ function findingLines(finding: SafetyFinding, room: number): string[] {
 
 function optionsOf({ guard, replicas, wakeUp, ttl, commandTimeout }: Diagnosis['options']): string {
   return [
-    guard === false ? 'guard off' : 'guard on',
+    guard === false ? 'guard off' : `guard (lag ${readableDuration(guard.lag)})`,
     replicas === false
       ? 'no replicas that confirm'
       : `${replicas.atLeast} replicas that confirm${replicas.aof ? ' on disk' : ''}`,

@@ -270,8 +270,13 @@ export function unavailability({ reason, cause }: LockUnavailableError, line: Co
   }
 }
 
-function applicationOf({ replicas, ttl }: Command & { kind: 'doctor' }): Partial<LockerOptions> {
+function applicationOf({
+  guard,
+  replicas,
+  ttl,
+}: Command & { kind: 'doctor' }): Partial<LockerOptions> {
   return {
+    ...(guard && { guard }),
     ...(replicas !== undefined && { replicas: { atLeast: replicas } }),
     ...(ttl !== undefined && { ttl }),
   };

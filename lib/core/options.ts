@@ -153,8 +153,9 @@ export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
   /**
    * What becomes of the diagnosis of the servers (see {@link Locker.diagnose}) at the start. `'report'`: the Nest module logs
    * it: a line where all is well, one for each weakness otherwise. `'strict'`: `connect()` (in Nest: the boot) fails with
-   * {@link LockSafetyError} unless P1 to P3 hold under a server's restart, failover and eviction, and also where that can't be
-   * found out or Redis can't be reached. `'off'`: nothing is asked at the start.
+   * {@link LockSafetyError} unless P1 to P3 hold under a server's restart, failover (also with the old master cut off and still
+   * serving) and eviction, and also where that can't be found out or Redis can't be reached; and the option `guard` is on,
+   * unless it's given. `'off'`: nothing is asked at the start.
    * @default 'report'
    */
   safety?: 'report' | 'strict' | 'off';

@@ -106,7 +106,7 @@ describe('At its boot an application', () => {
 
 describe("safety: 'strict'", () => {
   it('does not let it start, and names everything that is to be changed', async () => {
-    const failed = boot({ connection: unsafe.url, safety: 'strict' });
+    const failed = boot({ connection: unsafe.url, safety: 'strict', guard: false });
     await expect(failed).rejects.toMatchObject({
       name: 'LockSafetyError',
       code: 'LOCK_SAFETY',
@@ -117,6 +117,13 @@ describe("safety: 'strict'", () => {
   it('lets it start where all is well', async () => {
     await using app = await boot({ connection: safe.url, safety: 'strict' });
     expect((await app.locks.diagnose()).level).toBe('strict');
+  });
+
+  it('turns the guard on, which closes the restart of a server that keeps nothing', async () => {
+    await using server = await RedisServer.start();
+    await using app = await boot({ connection: server.url, safety: 'strict' });
+    const { level, options } = await app.locks.diagnose();
+    expect([level, options.guard]).toEqual(['strict', { longestTtl: 30_000, lag: 0 }]);
   });
 
   it('does not let it start without Redis', async () => {
