@@ -45,14 +45,14 @@ export class JointAcquire {
         checkReentry(name.key, outer.lease.access, options.access);
         const request = requestFor(name);
         const lock = await this.context.enterAgain(name, within, request, onBusy, names);
-        if (lock === undefined) return await giveBack(parts);
+        if (lock === undefined) return giveBack(parts);
         parts.push(lock);
       }
       const taken = await this.#takeOthers(others, requestFor, onBusy, parts);
-      if (!taken) return await giveBack(parts);
+      if (!taken) return giveBack(parts);
       return new JointLock(parts);
     } catch (error) {
-      await giveBack(parts);
+      giveBack(parts);
       throw error;
     }
   }
@@ -98,16 +98,20 @@ export class JointAcquire {
       parts.push(lock);
       taken.push(lock);
     }
-    if (taken.length > 1) await this.#alignFences(taken);
+    const { since, dueAt } = requestFor(first);
+    if (taken.length > 1) await this.#alignFences(taken, onBusy === 'wait' ? dueAt : since);
     requestFor(first).signal?.throwIfAborted();
     return true;
   }
 
-  /** Gives locks that were taken one after the other one fencing token, the largest of theirs. */
-  async #alignFences(locks: readonly HeldLock[]): Promise<void> {
+  /**
+   * Gives locks that were taken one after the other one fencing token, the largest of theirs. `endsAt`: when the call's
+   * waiting ends, which leaves it one command.
+   */
+  async #alignFences(locks: readonly HeldLock[], endsAt: number): Promise<void> {
     const { backend, clock, commandTimeout } = this.context;
     const fencingToken = Math.max(...locks.map((lock) => lock.fencingToken));
-    const notAfter = clock.now() + commandTimeout;
+    const notAfter = Math.min(clock.now(), endsAt) + commandTimeout;
     const groups = backend.joinsKeys ? [locks] : locks.map((lock) => [lock]);
     await Promise.all(
       groups.map(async (group) => {
@@ -177,7 +181,10 @@ export interface JointAcquireContext {
   takeAnew(name: LockName, request: LockRequest, onBusy: OnBusy): Promise<HeldLock | undefined>;
 }
 
-/** Gives back what was taken of several keys, where not all could be. */
-async function giveBack(parts: readonly HeldLock[]): Promise<undefined> {
-  await Promise.all(parts.map((part) => part.giveBack()));
+/**
+ * Gives back what was taken of several keys, where not all could be. The commands leave now; nobody waits for their answers,
+ * which would hold up a call whose time may be over already.
+ */
+function giveBack(parts: readonly HeldLock[]): undefined {
+  for (const part of parts) void part.giveBack();
 }

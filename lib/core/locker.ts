@@ -740,7 +740,8 @@ export class Locker {
     const [lock] = (await this.#tries.ask([name], request)) ?? [];
     const { signal } = request.options;
     if (lock !== undefined && signal?.aborted) {
-      await lock.giveBack();
+      // Not awaited: the call's time may be over.
+      void lock.giveBack();
       throw signal.reason;
     }
     // It may have become too late meanwhile.

@@ -43,7 +43,9 @@ export class SingleTries {
     const { options } = request;
     const name = names[0] as LockName;
     const { ttl, access, label } = options;
-    const notAfter = clock.now() + commandTimeout;
+    // Of several that are asked for one after the other, the last has no more time than the first: the call has one bound.
+    const { since, dueAt } = request;
+    const notAfter = Math.min(clock.now(), onBusy === undefined ? dueAt : since) + commandTimeout;
     this.#underWay += 1;
     try {
       for (let attempt = 0; attempt < 2; attempt += 1) {

@@ -314,7 +314,8 @@ export class WaitQueue implements LineOwner<LockRequest> {
     }
     const stand = this.#stand;
     const callerDeadline = stand.told ? dueAt : Math.max(dueAt, now + FIRST_TRY);
-    const notAfter = Math.min(now + commandTimeout, callerDeadline);
+    // Also where it comes to this key only now: of several, each would else take so much longer than the call may.
+    const notAfter = Math.min(Math.min(now, dueAt) + commandTimeout, callerDeadline);
     // Whoever queues before it listens sleeps through a release in between. The first try of all doesn't wait until it
     // listens, since most keys are free: it doesn't queue.
     const queues = stand.told || backend.wakeUp.listensTo(this.name);

@@ -61,7 +61,7 @@ export class FakeBackend implements LockBackend {
     return this.tryAcquires.call(request);
   }
 
-  readonly joinsKeys = true;
+  joinsKeys = true;
 
   tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {
     return this.joins.call(request);

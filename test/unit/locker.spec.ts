@@ -264,6 +264,52 @@ describe('Locker', () => {
     });
   });
 
+  describe('several keys', () => {
+    it('that can not all be had are given back without the caller waiting for it', async () => {
+      const seen = watch(locker.acquire(['a', 'b'], { waitTimeout: 100 }));
+      await settled();
+      await backend.joins.answer({ kind: 'busy', index: 1, remaining: 500 });
+      await backend.tryAcquires.answer(granted());
+      await backend.tryAcquires.answer(busy);
+      await clock.advance(100);
+      expect(seen.error).toMatchObject({ code: 'LOCK_TIMEOUT', key: 'b' });
+      expect(backend.releases.made.map(({ name }) => name.key)).toEqual(['a']);
+      expect(backend.releases.openCount).toBe(1);
+    });
+
+    it('that are tried one after the other have no more time than one', async () => {
+      backend.joinsKeys = false;
+      const since = clock.now();
+      const seen = watch(locker.tryAcquire(['a', 'b']));
+      await clock.advance(400);
+      await backend.tryAcquires.answer(granted());
+      await clock.advance(400);
+      const { notAfter } = await backend.tryAcquires.answer(granted());
+      expect(notAfter).toBe(since + 1_000);
+      // One fencing token for both.
+      expect(backend.joins.made.map((asked) => asked.notAfter)).toEqual([notAfter, notAfter]);
+      await clock.advance(1_000);
+      await backend.joins.answer(noAnswer);
+      await backend.joins.answer(noAnswer);
+      expect(seen.error).toMatchObject({ code: 'LOCK_UNAVAILABLE' });
+      expect(backend.releases.openCount).toBe(2);
+    });
+
+    it('that are waited for one after the other have one waitTimeout, and one command more', async () => {
+      backend.joinsKeys = false;
+      const since = clock.now();
+      watch(locker.acquire(['a', 'b'], { waitTimeout: 100 }));
+      await clock.advance(95);
+      await backend.tryAcquires.answer(granted());
+      // A first try has 50 ms.
+      await clock.advance(45);
+      await backend.tryAcquires.answer(granted());
+      expect(clock.now()).toBe(since + 140);
+      const bounds = backend.joins.made.map(({ notAfter }) => notAfter);
+      expect(bounds).toEqual([since + 1_100, since + 1_100]);
+    });
+  });
+
   describe('extend', () => {
     it('that is not answered rejects, while the lock is held on', async () => {
       const lock = await take();
