@@ -49,7 +49,11 @@ export class MemoryStore {
   readonly runs: JobRuns = new Map();
   #sweep: Timer | undefined;
 
-  constructor(readonly clock: Clock = systemClock) {}
+  /** `wallClock`: in ms since the epoch; the floor of fencing tokens and places, as the server's clock is over Redis. */
+  constructor(
+    readonly clock: Clock = systemClock,
+    readonly wallClock: () => number = () => Date.now(),
+  ) {}
 
   /** The entry of a key, with what has expired taken out. */
   entryOf(name: LockName): MemoryEntry {
@@ -138,10 +142,12 @@ export class MemoryBackend implements LockBackend {
     }
     const sequence =
       place?.sequence ??
-      (waitsSince === undefined ? undefined : (Date.now() - (now - waitsSince)) * 1_000);
+      (waitsSince === undefined
+        ? undefined
+        : (this.#store.wallClock() - (now - waitsSince)) * 1_000);
     if (mine?.kind === 'reserved' || this.#handOn(entry, { token, access, sequence })) {
       const last = entry.fenceUntil > now ? entry.fence : 0;
-      const fencingToken = Math.max(last + 1, Date.now() * 1_000);
+      const fencingToken = Math.max(last + 1, this.#store.wallClock() * 1_000);
       this.#rememberFence(entry, fencingToken, ttl);
       this.#hold(entry, token, access, fencingToken, now + ttl, label);
       return granted(fencingToken);
@@ -161,7 +167,7 @@ export class MemoryBackend implements LockBackend {
     const now = this.#clock.now();
     if (now > request.notAfter) return { kind: 'late' };
     const entries = wanted.map(({ name }) => this.#store.entryOf(name));
-    let fencingToken = given ?? Date.now() * 1_000;
+    let fencingToken = given ?? this.#store.wallClock() * 1_000;
     for (const [index, entry] of entries.entries()) {
       const token = wanted[index]?.token as string;
       if (mineOf(entry, token)?.kind !== 'held') {
@@ -224,7 +230,7 @@ export class MemoryBackend implements LockBackend {
   }
 
   async markBlocked(request: MarkBlockedRequest): Promise<MarkBlockedOutcome> {
-    const { name, token, mark, waitsFor, since = Date.now() * 1_000, lasts } = request;
+    const { name, token, mark, waitsFor, since = this.#store.wallClock() * 1_000, lasts } = request;
     const entry = this.#store.entryOf(name);
     if (entry.owner?.kind !== 'held' || entry.owner.token !== token) return { kind: 'taken' };
     entry.blocked = { token, mark, waitsFor, since, until: this.#clock.now() + lasts };
@@ -317,7 +323,10 @@ export class MemoryBackend implements LockBackend {
     entry.fence = Math.max(entry.fence, fence);
     entry.fenceUntil = Math.max(
       entry.fenceUntil,
-      this.#clock.now() + ttl + FENCE_RETENTION + Math.max(0, fence / 1_000 - Date.now()),
+      this.#clock.now() +
+        ttl +
+        FENCE_RETENTION +
+        Math.max(0, fence / 1_000 - this.#store.wallClock()),
     );
   }
 
@@ -334,7 +343,8 @@ export class MemoryBackend implements LockBackend {
       known.aliveUntil = aliveUntil;
       return known.sequence;
     }
-    const sequence = hint ?? Math.max(Date.now() * 1_000, (entry.queue.at(-1)?.sequence ?? 0) + 1);
+    const sequence =
+      hint ?? Math.max(this.#store.wallClock() * 1_000, (entry.queue.at(-1)?.sequence ?? 0) + 1);
     const wakeUp = this.wakeUp.listening ? this.wakeUp : undefined;
     entry.queue.push({ token, access, sequence, aliveUntil, wakeUp });
     entry.queue.sort((a, b) => a.sequence - b.sequence);
@@ -354,7 +364,7 @@ export class MemoryBackend implements LockBackend {
       token,
       access,
       fencingToken,
-      since: new Date(),
+      since: new Date(this.#store.wallClock()),
       application: this.#application,
       label,
       wakeUp: this.wakeUp,

@@ -1,0 +1,153 @@
+/**
+ * What a seed makes up: how many processes, how they're set, what they want, and which faults they meet. The kinds of
+ * faults take turns from seed to seed, so that each gets its share.
+ */
+import { Random } from './random.js';
+import { CLEAR, type Weather } from './weather.js';
+
+export type Fault =
+  | 'connection cut'
+  | 'subscription cut'
+  | 'partition'
+  | 'process frozen'
+  | 'process killed'
+  | 'process closed'
+  | 'server frozen'
+  | 'server restarted'
+  | 'server restarted without data';
+
+interface Profile {
+  readonly name: string;
+  readonly weather: Weather;
+  readonly faults: readonly Fault[];
+  /** How long from one of them to the next on average, in ms. */
+  readonly every: number;
+  /** How much faster or slower than true time a clock runs at most; the promise is for two that differ by 1 %. */
+  readonly drift: number;
+  /** One command can't take keys together, as in a Cluster. */
+  readonly apart?: boolean;
+}
+
+const ROUGH: Weather = {
+  ...CLEAR,
+  longest: 4,
+  spike: 0.05,
+  longestSpike: 400,
+  loseCommand: 0.01,
+  loseReply: 0.02,
+  loseMessage: 0.2,
+};
+
+const PROFILES: readonly Profile[] = [
+  { name: 'calm', weather: CLEAR, faults: [], every: 0, drift: 0.0004 },
+  {
+    name: 'network',
+    weather: ROUGH,
+    faults: ['connection cut', 'subscription cut', 'partition'],
+    every: 600,
+    drift: 0.0004,
+  },
+  {
+    name: 'processes',
+    weather: { ...CLEAR, longest: 3, loseMessage: 0.05 },
+    faults: ['process frozen', 'process frozen', 'process killed', 'process closed'],
+    every: 400,
+    drift: 0.005,
+  },
+  {
+    name: 'server',
+    weather: { ...CLEAR, longest: 3, spike: 0.01, longestSpike: 100 },
+    faults: ['server frozen', 'server frozen', 'server restarted'],
+    every: 600,
+    drift: 0.0004,
+  },
+  {
+    name: 'cluster',
+    weather: { ...ROUGH, ordered: false, duplicate: 0.05 },
+    faults: ['connection cut', 'partition', 'process frozen'],
+    every: 800,
+    drift: 0.005,
+    apart: true,
+  },
+  {
+    name: 'everything',
+    weather: ROUGH,
+    faults: [
+      'connection cut',
+      'subscription cut',
+      'partition',
+      'process frozen',
+      'process frozen',
+      'process killed',
+      'process closed',
+      'server frozen',
+      'server restarted',
+    ],
+    every: 300,
+    drift: 0.005,
+  },
+  {
+    name: 'lost data',
+    weather: { ...CLEAR, longest: 4, spike: 0.02, longestSpike: 200, loseReply: 0.01 },
+    faults: ['server restarted without data', 'process frozen', 'connection cut'],
+    every: 700,
+    drift: 0.005,
+  },
+];
+
+export const PROFILE_NAMES: readonly string[] = PROFILES.map(({ name }) => name);
+
+export interface Scenario {
+  readonly seed: number;
+  readonly profile: string;
+  readonly weather: Weather;
+  readonly faults: readonly Fault[];
+  readonly every: number;
+  readonly drift: number;
+  readonly apart: boolean;
+  readonly processes: number;
+  /** Callers in each process, and what each does, one after the other. */
+  readonly callers: number;
+  readonly steps: number;
+  /** Keys that are held in any way but under a limit, and whether there's one that is. */
+  readonly keys: readonly string[];
+  readonly limit: number | undefined;
+  readonly ttl: number;
+  readonly commandTimeout: number;
+  readonly drainTimeout: number;
+  readonly localHandover: boolean;
+  readonly detectDeadlocks: boolean;
+  readonly polls: boolean;
+  /** How long the work under a lock takes at most. */
+  readonly longestWork: number;
+}
+
+export function scenarioOf(seed: number): Scenario {
+  const random = Random.of(seed, 'scenario');
+  const profile = PROFILES[seed % PROFILES.length] as Profile;
+  const processes = random.whole(2, 4);
+  const callers = random.whole(1, 4);
+  const operations = random.whole(30, 60);
+  const ttl = random.pick([100, 100, 250, 800, 5_000]);
+  return {
+    seed,
+    profile: profile.name,
+    weather: profile.weather,
+    faults: profile.faults,
+    every: profile.every,
+    drift: profile.drift,
+    apart: profile.apart ?? false,
+    processes,
+    callers,
+    steps: Math.ceil(operations / processes / callers),
+    keys: ['a', 'b', 'c'].slice(0, random.whole(1, 3)),
+    limit: random.chance(0.4) ? random.whole(1, 3) : undefined,
+    ttl,
+    commandTimeout: random.pick([50, 100, 300, 1_000]),
+    drainTimeout: random.pick([1, 100, 1_000]),
+    localHandover: random.chance(0.7),
+    detectDeadlocks: random.chance(0.8),
+    polls: random.chance(0.1),
+    longestWork: random.pick([5, 50, Math.min(1_000, ttl), Math.min(2_000, 2 * ttl)]),
+  };
+}

@@ -1,0 +1,86 @@
+/**
+ * The seeded simulation, in short: a few thousand seeds as they come, each of which must keep every invariant, and proof that
+ * the checks see what they're there for. The long run is `npm run simulate`; see README.md in this folder.
+ */
+import { describe, expect, it } from '@jest/globals';
+import { SABOTAGES } from './sabotage.js';
+import { PROFILE_NAMES } from './scenario.js';
+import { simulate } from './simulation.js';
+import { Tally } from './tally.js';
+
+/** Where the seeds begin: others each time, so that much is seen over time; `SIMULATION_SEED` sets it. */
+const FIRST = Number(process.env['SIMULATION_SEED'] ?? Math.floor(Math.random() * 1e9));
+const SECONDS = Number(process.env['SIMULATION_SECONDS'] ?? 15);
+/** Up to this seed, a missing line of safety must have shown. */
+const ENOUGH = 2_000;
+
+describe(`the simulation from seed ${FIRST} on, for ${SECONDS} s`, () => {
+  it(
+    'keeps every invariant, whatever the faults',
+    async () => {
+      const tally = new Tally();
+      const end = performance.now() + SECONDS * 1_000;
+      for (let seed = FIRST; performance.now() < end; seed += 1) tally.add(await simulate(seed));
+      process.stdout.write(`simulation: from seed ${FIRST} on: ${tally.summary}\n`);
+      // Replay it: npm run simulate -- --seed <seed>
+      expect(tally.failures).toEqual([]);
+      expect(Object.keys(tally.profiles)).toHaveLength(PROFILE_NAMES.length);
+    },
+    (SECONDS + 30) * 1_000,
+  );
+
+  it('is the same again for the same seed, and another for another', async () => {
+    const seeds = Array.from({ length: 2 * PROFILE_NAMES.length }, (_, index) => FIRST + index);
+    const digests = [];
+    for (const seed of seeds) {
+      const { digest } = await simulate(seed);
+      digests.push(digest);
+      expect((await simulate(seed)).digest).toBe(digest);
+    }
+    expect(new Set(digests).size).toBe(seeds.length);
+  });
+
+  it('has met every fault, and every way in which a call can end, in the first seeds', async () => {
+    const tally = new Tally();
+    for (let seed = 0; seed < 210; seed += 1) tally.add(await simulate(seed));
+    for (const fault of [
+      ...['slow message', 'command lost', 'reply lost', 'command run twice', 'wake-up lost'],
+      ...['connection cut', 'subscription cut', 'run after its connection was cut', 'partition'],
+      ...['process frozen', 'process killed', 'process closed'],
+      ...['server frozen', 'server restarted', 'server restarted without data'],
+    ]) {
+      expect([fault, tally.faults[fault]]).toEqual([fault, expect.any(Number)]);
+    }
+    for (const what of [
+      ...[
+        'acquire: done',
+        'acquire: aborted',
+        'acquire: LOCK_TIMEOUT',
+        'acquire: LOCK_UNAVAILABLE',
+      ],
+      ...['tryAcquire: nothing', 'below: LOCK_DEADLOCK', 'entered again', 'leases taken by force'],
+      ...['release: lost', 'release: unconfirmed', 'extend: done', 'downgrade: done'],
+      ...['event handedOver', 'event jeopardy', 'event renewed'],
+    ]) {
+      expect([what, tally.counts[what]]).toEqual([what, expect.any(Number)]);
+    }
+  });
+});
+
+describe('the checks of the simulation', () => {
+  it.each(SABOTAGES.map((sabotage) => [sabotage.name, sabotage] as const))(
+    'find it when %s',
+    async (_name, sabotage) => {
+      const first = PROFILE_NAMES.indexOf(sabotage.profile);
+      for (let seed = first; seed < ENOUGH; seed += PROFILE_NAMES.length) {
+        const { violations } = await simulate(seed, { sabotage });
+        const found = violations.find((violation) => sabotage.breaks.test(violation));
+        if (found === undefined) continue;
+        process.stdout.write(`simulation: ${sabotage.name}: seed ${seed}: ${found}\n`);
+        return;
+      }
+      expect(`not found up to seed ${ENOUGH}`).toBe('found');
+    },
+    60_000,
+  );
+});
