@@ -3,20 +3,18 @@ import type { Cluster } from 'ioredis';
 import type { Unavailable } from '../backend/unavailable.js';
 import type { Clock } from '../clock.js';
 import type { ResolvedReplicas } from '../options.js';
+import type { ClusterNodes, Errand } from './cluster-nodes.js';
 import { ConfirmedConnection } from './confirmed-connection.js';
 import { type Connection, ConnectionSource } from './connection.js';
 import { hashSlotOf } from './hash-slot.js';
+import type { RedisNode } from './redis-node.js';
 import type { Script } from './script.js';
 import type { Replied, ScriptRunner } from './script-runner.js';
-import type { ServerClock } from './server-clock.js';
-
-/** How often a command is sent on, when slots move. */
-const MOST_REDIRECTIONS = 3;
 
 /**
  * Confirmed scripts on a Cluster: a {@link ConfirmedConnection} of our own to each master that is needed. The Cluster's
- * client sends a WAIT to any node, and a script that is redirected to another than the WAIT behind it; so the slot's master
- * is found by the client's map, and redirections are followed here, script and WAIT together.
+ * client sends a WAIT to any node, and a script that is redirected to another than the WAIT behind it; so each node that
+ * `ClusterNodes` finds for a script is sent both together.
  */
 export class ConfirmedCluster implements ScriptRunner {
   readonly #nodes = new Map<string, ConfirmedConnection>();
@@ -54,27 +52,32 @@ export class ConfirmedCluster implements ScriptRunner {
     );
     const connected = await this.connection.connect();
     if (connected.kind === 'unavailable') return connected;
-    const slot = hashSlotOf(keys[0] as string);
-    let asked: string | undefined;
-    for (let redirections = 0; ; redirections += 1) {
-      const address = asked ?? this.#cluster.slots[slot]?.[0];
-      const node = this.#nodeOf(address);
-      const clock = await this.#clockAt(address, dueAt);
-      if (node === undefined || clock === undefined) {
-        this.#cluster.refreshSlotsCache();
-        const cause = new Error(`No master is known for slot ${slot}.`);
-        return { kind: 'unavailable', reason: 'unreachable', cause, mayHaveRun: false };
-      }
-      const itsArgs = script.timed(args, dueAt, clock);
-      const outcome = await node.runWith(script, keys, itsArgs, dueAt, asked !== undefined);
-      if (outcome.kind === 'reply') return { ...outcome, clock };
-      if (outcome.reason === 'unreachable') this.#cluster.refreshSlotsCache();
-      // What was redirected has not run there.
-      const [kind, , named] = String((outcome.cause as Error | undefined)?.message).split(' ');
-      const isRedirected = kind === 'MOVED' || kind === 'ASK';
-      if (!isRedirected || redirections >= MOST_REDIRECTIONS) return outcome;
-      asked = kind === 'ASK' ? named : undefined;
-      if (kind === 'MOVED') await this.#refreshed();
+    const nodes = this.connection.nodes as ClusterNodes;
+    const isOver = () => this.clock.now() >= dueAt;
+    const errand: Errand = {
+      get isOver() {
+        return isOver();
+      },
+      refused: () => {},
+    };
+    let last: Unavailable | undefined;
+    const sendTo = async (node: RedisNode, asking: boolean): Promise<Replied<R> | Unavailable> => {
+      if (script.isTimed && !node.clock.known) await this.#askClock(nodes, node, dueAt);
+      const itsArgs = script.timed(args, dueAt, node.clock);
+      const connection = this.#connectionTo(node);
+      const outcome = await connection.runWith(script, keys, itsArgs, dueAt, asking);
+      if (outcome.kind === 'reply') return { ...outcome, clock: node.clock };
+      last = outcome;
+      // What a node refuses, may be another's to do, and has not run.
+      if (outcome.reason === 'refused') throw outcome.cause;
+      if (outcome.reason === 'unreachable') void nodes.refresh();
+      return outcome;
+    };
+    try {
+      return await nodes.run(hashSlotOf(keys[0] as string), errand, sendTo);
+    } catch (cause) {
+      if (last?.cause === cause && last !== undefined) return last;
+      return { kind: 'unavailable', reason: 'unreachable', cause, mayHaveRun: false };
     }
   }
 
@@ -84,41 +87,26 @@ export class ConfirmedCluster implements ScriptRunner {
     this.#nodes.clear();
   }
 
-  /** The clock of the master there: deadlines are told in its time. */
-  async #clockAt(address: string | undefined, dueAt: number): Promise<ServerClock | undefined> {
-    const { nodes } = this.connection;
-    const node = address === undefined ? undefined : nodes?.at(address);
-    if (node === undefined || node.clock.known) return node?.clock;
-    const asked = await this.connection.send(
-      () => nodes?.askClock(node) ?? Promise.resolve(),
-      dueAt,
-    );
-    return asked.kind === 'reply' ? node.clock : undefined;
+  async #askClock(nodes: ClusterNodes, node: RedisNode, dueAt: number): Promise<void> {
+    const asked = await this.connection.send(() => nodes.askClock(node), dueAt);
+    if (asked.kind === 'unavailable') throw asked.cause;
   }
 
-  #refreshed(): Promise<void> {
-    return new Promise((resolve) => this.#cluster.refreshSlotsCache(() => resolve()));
-  }
-
-  #nodeOf(address: string | undefined): ConfirmedConnection | undefined {
-    if (address === undefined) return undefined;
+  #connectionTo({ client }: RedisNode): ConfirmedConnection {
+    const address = addressOf(client.options);
     const known = this.#nodes.get(address);
     if (known !== undefined) return known;
-    const client = this.#cluster
-      .nodes('master')
-      .find(({ options }) => addressOf(options as Address) === address);
-    if (client === undefined) return undefined;
     const source = new ConnectionSource(client, this.commandTimeout);
     const { replicas, commandTimeout, clock, onReady } = this;
-    const node = new ConfirmedConnection(source, replicas, commandTimeout, clock, onReady);
-    this.#nodes.set(address, node);
-    return node;
+    const connection = new ConfirmedConnection(source, replicas, commandTimeout, clock, onReady);
+    this.#nodes.set(address, connection);
+    return connection;
   }
 }
 
 interface Address {
-  readonly host?: string;
-  readonly port?: number;
+  readonly host?: string | undefined;
+  readonly port?: number | undefined;
 }
 
 function addressOf({ host, port }: Address): string {
