@@ -85,19 +85,16 @@ export class RedisReplication {
   /** Waits until these replicas have all that the master has written so far. */
   async inSync(replicas: readonly RedisServer[] = this.replicas): Promise<void> {
     const { master_repl_offset: offset } = await this.#master.info('replication');
-    const port = String(this.#master.port);
-    await eventually(
-      async () => {
-        const states = await Promise.all(replicas.map((replica) => replica.info('replication')));
-        return states.every(
-          (state) =>
-            state['master_link_status'] === 'up' &&
-            state['master_port'] === port &&
-            Number(state['slave_repl_offset']) >= Number(offset),
-        );
-      },
-      { timeout: SYNC_TIMEOUT, message: 'the replicas have what the master has' },
-    );
+    await eventually(() => this.#have(Number(offset), replicas), {
+      timeout: SYNC_TIMEOUT,
+      message: 'the replicas have what the master has',
+    });
+  }
+
+  /** Whether these replicas have all that the master has written so far. */
+  async isInSync(replicas: readonly RedisServer[]): Promise<boolean> {
+    const { master_repl_offset: offset } = await this.#master.info('replication');
+    return this.#have(Number(offset), replicas);
   }
 
   /** From now on nothing of what any master writes reaches this server, though it says so to nobody. */
@@ -155,6 +152,17 @@ export class RedisReplication {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
+  }
+
+  async #have(offset: number, replicas: readonly RedisServer[]): Promise<boolean> {
+    const port = String(this.#master.port);
+    const states = await Promise.all(replicas.map((replica) => replica.info('replication')));
+    return states.every(
+      (state) =>
+        state['master_link_status'] === 'up' &&
+        state['master_port'] === port &&
+        Number(state['slave_repl_offset']) >= offset,
+    );
   }
 
   #othersThan(server: RedisServer): readonly RedisServer[] {

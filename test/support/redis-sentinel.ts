@@ -88,7 +88,7 @@ export class RedisSentinels {
     return this.group.servers;
   }
 
-  /** The one that was elected last. */
+  /** The one that was elected last, as far as was looked: on a machine that stands still for a while, it changes by itself. */
   get master(): RedisServer {
     return this.group.master;
   }
@@ -118,7 +118,7 @@ export class RedisSentinels {
 
   /** Has another master elected, as an operator would, and waits until it is. Resolves with it. */
   async failover(): Promise<RedisServer> {
-    const old = this.master;
+    const old = await this.elected();
     // Refused for a while after the last one, and while a replica hasn't come back from it.
     await eventually(
       async () => {
@@ -132,7 +132,7 @@ export class RedisSentinels {
 
   /** Crashes the master and waits until another is elected. Resolves with it; the old one can be started again. */
   async killMaster(): Promise<RedisServer> {
-    const old = this.master;
+    const old = await this.elected();
     await old.kill();
     return this.elected(old);
   }
@@ -142,7 +142,7 @@ export class RedisSentinels {
    * address still reach it, and it takes what they write, until `rejoin`.
    */
   async isolateMaster(): Promise<RedisServer> {
-    const old = this.master;
+    const old = await this.elected();
     for (const user of this.#linksOf(old)) await this.group.forbid(user, [old]);
     return this.elected(old);
   }
@@ -168,9 +168,15 @@ export class RedisSentinels {
     return master;
   }
 
-  /** Waits until all servers that run follow the master and have what it has. */
+  /** Waits until all servers that run follow the master, whoever it is by then, and have what it has. */
   async inSync(): Promise<void> {
-    await this.group.inSync(this.replicas.filter(({ isRunning }) => isRunning));
+    await eventually(
+      async () => {
+        await this.elected();
+        return this.group.isInSync(this.replicas.filter(({ isRunning }) => isRunning));
+      },
+      { timeout: FAILOVER_TIMEOUT, message: 'the replicas follow the master' },
+    );
   }
 
   async stop(): Promise<void> {

@@ -243,6 +243,9 @@ export class Connection implements ScriptRunner {
         this.#node.isDropped = false;
         this.#state = 'reconnecting';
         this.#link += 1;
+        this.#lastError ??= new Error(
+          'The server, or what is on the way to it, has closed the connection.',
+        );
         if (!this.#told) {
           this.#told = true;
           const error = new LockUnavailableError(undefined, 'unreachable', this.#lastError);

@@ -59,6 +59,7 @@ export class FailoverWatch {
     const sentinel = new Redis({
       ...options,
       enableReadyCheck: false,
+      disconnectTimeout: 200,
       enableOfflineQueue: false,
       autoResubscribe: false,
       replyMapping: 'legacy',
@@ -87,8 +88,7 @@ export class FailoverWatch {
         continue;
       }
       this.#unsure.add(client);
-      // It needn't sit out its pause.
-      if (client.status === 'reconnecting') client.connect().catch(() => {});
+      if (client.status === 'reconnecting') endPause(client);
     }
   }
 
@@ -105,6 +105,18 @@ function leave(client: Redis): void {
   // Why, for whoever asks before the new one is reached.
   client.emit('error', new Error('The Sentinels have elected another master.'));
   client.disconnect(true);
+}
+
+/**
+ * Has a connection tried again at once. Its timer is no documented property of ioredis: without it, it sits out its pause,
+ * since a timer that is left would open the connection again after its end.
+ */
+function endPause(client: Redis): void {
+  const inside = client as unknown as { reconnectTimeout?: NodeJS.Timeout | null };
+  if (!inside.reconnectTimeout) return;
+  clearTimeout(inside.reconnectTimeout);
+  inside.reconnectTimeout = null;
+  client.connect().catch(() => {});
 }
 
 interface Address {
