@@ -48,7 +48,7 @@ export const SABOTAGES: readonly Sabotage[] = [
   },
   {
     name: 'a renewal goes on with what is no longer held',
-    profile: 'lost data',
+    profile: 'network',
     breaks: /I9/,
     client: (backend, now) =>
       altered(backend, {
