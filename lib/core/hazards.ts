@@ -25,6 +25,8 @@ const P1_P2: readonly LockPromise[] = ['P1', 'P2'];
 const P1_TO_P3: readonly LockPromise[] = ['P1', 'P2', 'P3'];
 /** What the server's word for it is worth: an isolated master counts its replicas once a second, in whole seconds. */
 const COUNTING = 2_000;
+/** Of `min-replicas-max-lag`, in s. */
+const DEFAULT_MAX_LAG = 10;
 
 /**
  * A node of a quorum that forgets takes its fencing counter along, and another's clock may be behind; on one server
@@ -151,14 +153,16 @@ function assessPartition(
   if (stops === 'never' || guard === false) {
     const serves = stops === 'never' ? 'whom it still reaches' : `for up to ${stops} ms`;
     const ofServer =
-      stops === 'never'
-        ? ` and \`min-replicas-to-write ${needed}\` in redis.conf of every server`
-        : '';
+      stops === 'never' ? `\`min-replicas-to-write ${needed}\` in redis.conf of every server` : '';
+    const lag = stops === 'never' ? lagOf(server) : stops;
+    const ofOption =
+      guard === false || guard.lag < lag ? `the option \`guard: { lag: ${lag} }\`` : '';
+    const both = [ofServer, ofOption].filter((part) => part !== '').join(' and ');
     return {
       verdict: 'weakened',
       code: 'split-brain',
       reason: `A master that is cut off goes on serving ${serves} while a replica takes over: both may grant one lock.`,
-      remedy: `${GUARD}${ofServer}; or \`replicas: { atLeast: ${needed} }\`, which takes no locks while one of them is down.`,
+      remedy: `Set ${both}; or \`replicas: { atLeast: ${needed} }\`, which takes no locks while one of them is down.`,
     };
   }
   if (guard.lag < stops) {
@@ -208,7 +212,13 @@ function stopsServing(server: ServerFacts, needed: number): number | 'never' | '
   if (minReplicasToWrite === 'unknown' || minReplicasMaxLag === 'unknown') return 'unknown';
   // With fewer, it goes on with those that are cut off together with it; a lag of 0 switches it off.
   if (minReplicasToWrite < needed || minReplicasMaxLag === 0) return 'never';
-  return minReplicasMaxLag * 1_000 + COUNTING;
+  return lagOf(server);
+}
+
+/** For how long a master may count a replica that it has lost as one that it has, in ms. */
+function lagOf({ minReplicasMaxLag }: ServerFacts): number {
+  const isLimited = minReplicasMaxLag !== 'unknown' && minReplicasMaxLag > 0;
+  return (isLimited ? minReplicasMaxLag : DEFAULT_MAX_LAG) * 1_000 + COUNTING;
 }
 
 /** Where there's nobody to take over, or that isn't known. */
