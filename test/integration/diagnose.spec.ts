@@ -269,7 +269,10 @@ describe('Sentinel', () => {
   let watched: RedisSentinels;
 
   beforeAll(async () => {
-    watched = await RedisSentinels.start({ replicas: 1 });
+    watched = await RedisSentinels.start({
+      replicas: 1,
+      args: ['--min-replicas-to-write', '1', '--min-replicas-max-lag', '10'],
+    });
   });
 
   afterAll(async () => {
@@ -285,6 +288,14 @@ describe('Sentinel', () => {
       role: 'master',
     });
     expect(codes(diagnosis)).toEqual(['no-aof', 'async-failover', 'split-brain']);
+  });
+
+  it('with the guard and min-replicas-to-write, keeps P1 to P3 over failover and partition', async () => {
+    const guarded = await lockerOn(watched.connection, { guard: true }).diagnose();
+    expect([guarded.level, codes(guarded)]).toEqual(['strict', []]);
+    const short = await lockerOn(watched.connection, { guard: { lag: '11s' } }).diagnose();
+    expect([short.level, codes(short)]).toEqual(['weakened', ['guard-lag-short']]);
+    expect(short.findings[0]?.remedy).toContain('`guard: { lag: 12000 }`');
   });
 
   it('that is passed by is noticed', async () => {
@@ -334,6 +345,18 @@ describe('Cluster', () => {
     const diagnosis = await lockerOn(group.nodes[0]?.url ?? '').diagnose();
     expect(codes(diagnosis)).toContain('cluster-node');
     expect(diagnosis.level).toBe('unusable');
+  });
+});
+
+it('the guard cannot work where a script may not ask for INFO: no lock can be had', async () => {
+  await using server = await RedisServer.start();
+  await server.command('ACL', 'SETUSER', 'app', 'on', '>pw', '~*', '&*', '+@all', '-info');
+  const locker = lockerOn(`redis://app:pw@127.0.0.1:${server.port}`, { guard: true });
+  const diagnosis = await locker.diagnose();
+  expect([diagnosis.level, diagnosis.findings[0]?.code]).toEqual(['unusable', 'guard-denied']);
+  // As it is.
+  await expect(locker.acquire('k', { waitTimeout: 300 })).rejects.toMatchObject({
+    code: 'LOCK_UNAVAILABLE',
   });
 });
 
