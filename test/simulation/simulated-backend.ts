@@ -243,11 +243,11 @@ export class SimulatedBackend implements LockBackend {
 
   /**
    * By true time, with what two clocks may run apart since they were compared. `ServerClock` takes them for a tenth of what a
-   * lease is safe from, so that with worse ones it's a little off: that may leave a key taken for nobody, and no more.
+   * lease is safe from, so that with worse ones it's off by more: by what `CleanUp` allows for, which undoes what it lets in.
    */
   #givenUpAt(notAfter: number): number {
     const apart = Math.abs(this.loop.rate - 1) + this.connection.driftOfServer;
-    const beyond = apart > 0.001 ? 5 : 0;
+    const beyond = apart > 0.001 ? 50 : 0;
     const unsure = 1 + beyond + apart * Math.max(0, notAfter - this.#observedAt);
     return this.loop.trueTimeOf(notAfter) + unsure;
   }
