@@ -59,6 +59,28 @@ describeLockBackend(
   describeAccess,
 );
 
+// As on a server that has none (Redis 6), or for a user who may not use them.
+describeLockBackend(
+  'Redis Cluster without shard channels',
+  async () => {
+    const user = ['ACL', 'SETUSER', 'old', 'reset', 'on', '>secret', '~*', '&*', '+@all'];
+    await clusterNode.command(...user, '-ssubscribe', '-spublish');
+    const cluster = new Cluster([{ host: '127.0.0.1', port: clusterNode.port }], {
+      redisOptions: { username: 'old', password: 'secret' },
+    });
+    const store = await openRedisStore(clusterNode, cluster);
+    return {
+      ...store,
+      close: async () => {
+        await store.close();
+        cluster.disconnect();
+      },
+    };
+  },
+  { knowsWhoListens: false },
+  describeAccess,
+);
+
 describeLockBackend('memory', async () => openMemoryStore(), KNOWS, describeAccess);
 
 async function openRedisStore(

@@ -68,7 +68,7 @@ export class Party {
   readonly toldOfOthers: string[] = [];
   /** Which of its leases were released by force, and by whom. */
   readonly toldOfForce: Omit<Forced, 'kind'>[] = [];
-  /** It listens to every name that it asks for. */
+  /** It listens to every name that it waits for. */
   #listens = false;
   readonly toldWhen: { token: string | undefined; within: number }[] = [];
 
@@ -93,9 +93,14 @@ export class Party {
     return this;
   }
 
-  async ask(name: LockName, options: Partial<AcquireRequest> = {}): Promise<AcquireOutcome> {
+  /** As somebody does who waits for the name here. */
+  async hear(name: LockName): Promise<void> {
     const { wakeUp } = this.backend;
     if (this.#listens && !wakeUp.listensTo(name)) await wakeUp.subscribe(name);
+  }
+
+  async ask(name: LockName, options: Partial<AcquireRequest> = {}): Promise<AcquireOutcome> {
+    if (options.place !== undefined) await this.hear(name);
     return this.backend.tryAcquire({
       name,
       token: randomUUID(),
@@ -743,12 +748,14 @@ export function describeLockBackend(
       it('is told of the first who begins to wait, and of no other', async () => {
         const name = newName();
         await a.take(name);
+        await a.hear(name);
         await b.wait(name);
         await c.wait(name);
         await eventually(() => a.toldOfOthers.length > 0);
         // What would be told of a second waiter has overtaken what follows from a release.
         const other = newName();
         const held = await b.take(other);
+        await b.hear(other);
         await a.wait(other);
         await b.release(held);
         await eventually(() => a.woken.length > 0);
@@ -759,6 +766,7 @@ export function describeLockBackend(
       it('is told again of the first after the queue was empty', async () => {
         const name = newName();
         await a.take(name);
+        await a.hear(name);
         await b.backend.cancel(await b.wait(name));
         await c.wait(name);
         await eventually(() => a.toldOfOthers.length === 2);
@@ -885,6 +893,7 @@ export function describeLockBackend(
       ])('shows the label of the holder, also when the key is only kept: %j', async (label) => {
         const name = newName();
         const held = await a.take(name, { label });
+        await a.hear(name);
         expect((await c.state(name)).held).toMatchObject([{ label, pid: process.pid }]);
         // The holder is still told that somebody waits.
         await b.wait(name);

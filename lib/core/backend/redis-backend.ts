@@ -14,6 +14,7 @@ import {
   type ResolvedReplicas,
 } from '../options.js';
 import type { ClusterNodes } from '../redis/cluster-nodes.js';
+import { ClusterWakeUp } from '../redis/cluster-wake-up.js';
 import { ConfirmedCluster } from '../redis/confirmed-cluster.js';
 import { ConfirmedConnection } from '../redis/confirmed-connection.js';
 import { Connection, ConnectionSource, type Replied } from '../redis/connection.js';
@@ -180,7 +181,7 @@ const QUERY = new Script<
  * round trip, for each call.
  */
 export class RedisBackend implements LockBackend {
-  readonly wakeUp: RedisWakeUp;
+  readonly wakeUp: RedisWakeUp | ClusterWakeUp;
   readonly runs: RedisRunStore;
   readonly #source: ConnectionSource;
   readonly #clock: Clock;
@@ -209,8 +210,6 @@ export class RedisBackend implements LockBackend {
     this.#countReceivers = this.#source.countsReceivers ? '1' : '0';
     const channel = `${this.#keyPrefix}${options.prefix}:wake:${randomBytes(9).toString('base64url')}`;
     const { application } = options;
-    this.#holderFacts = { host: hostname(), pid: process.pid, application, channel };
-    this.#holder = JSON.stringify(this.#holderFacts);
     const forget = () => this.#serverClock.forget();
     this.#connection = new Connection(this.#source, commandTimeout, clock, events, forget);
     if (replicas !== undefined) {
@@ -222,9 +221,26 @@ export class RedisBackend implements LockBackend {
     if (options.guard !== undefined) this.#guard = this.#newGuard(options.guard, events);
     this.#grants = this.#guard ?? this.#renewals;
     this.runs = new RedisRunStore(this.#connection, this.#keyPrefix);
-    this.wakeUp = new RedisWakeUp(this.#source, channel, clock, commandTimeout, async () =>
-      options.wakeUp === 'publish' ? this.#connection.mayPublish(channel) : false,
-    );
+    const mayPublish = async () =>
+      options.wakeUp === 'publish' ? this.#connection.mayPublish(channel) : false;
+    this.wakeUp = this.#source.isCluster
+      ? new ClusterWakeUp(
+          this.#connection,
+          this.#keyPrefix,
+          channel,
+          clock,
+          commandTimeout,
+          mayPublish,
+        )
+      : new RedisWakeUp(this.#source, channel, clock, commandTimeout, mayPublish);
+    const { holderChannel } = this.wakeUp;
+    this.#holderFacts = {
+      host: hostname(),
+      pid: process.pid,
+      application,
+      channel: holderChannel,
+    };
+    this.#holder = JSON.stringify(this.#holderFacts);
   }
 
   async connect(): Promise<{ kind: 'connected' } | Unavailable> {

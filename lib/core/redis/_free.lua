@@ -7,6 +7,6 @@ local function free(owner_key, queue_key, waiters_key, fence, count_receivers, i
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
     local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
-    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
+    if ended and ends < ended - CLAIM_WINDOW then look_within(owner_key, queue_key, waiters_key, ends - now) end
   end
 end

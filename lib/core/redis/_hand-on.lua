@@ -1,4 +1,5 @@
 --- @include _sharers.lua
+--- @include _tell.lua
 --- @include _look-within.lua
 -- The one rule for who may enter, beside those who are inside: {access, count}.
 local function may_enter(access, inside)
@@ -49,8 +50,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        -- Protected: a user who may not publish must still be able to release. The waiters poll then.
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -65,6 +65,6 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end

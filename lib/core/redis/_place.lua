@@ -11,7 +11,8 @@ local function give_place(owner_key, queue_key, waiters_key, waiter, record)
     if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
       -- The holder's process may pass its lease on among its own callers, as long as it knows of nobody else.
       local channel = string.match(record, '"channel":"([^"]+)"')
-      if channel then redis.pcall('PUBLISH', channel, '+' .. owner_key) end
+      -- Not everywhere: who isn't told, passes it on for a moment longer only.
+      if channel then tell(owner_key, channel, '+' .. owner_key, false) end
     end
   end
   redis.call('HSET', waiters_key, waiter.token,

@@ -41,6 +41,11 @@ export class ClusterNodes {
     return address === undefined ? undefined : this.at(address);
   }
 
+  /** Calls back whenever it was found out anew who keeps which slot. */
+  onRefresh(listener: () => void): void {
+    this.cluster.on('refresh', listener);
+  }
+
   /** Has the Cluster asked who keeps which slot. Never rejects. */
   refresh(): Promise<void> {
     this.#refreshing ??= new Promise<void>((resolve) => {

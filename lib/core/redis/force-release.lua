@@ -21,10 +21,11 @@ local meant = tonumber(ARGV[3])
 
 -- The message names the lease by its token: whoever holds the key when it arrives late, isn't meant. Before the key is
 -- handed on, so that nobody is woken sooner than the holder is told.
-local function tell(token, holder)
+local function tell_forced(token, holder)
   -- Not by JSON: half of a surrogate pair in a label makes it unreadable here.
   local channel = string.match(holder, '"channel":"([^"]+)"')
-  if channel then redis.pcall('PUBLISH', channel, '!' .. token .. ' ' .. ARGV[1]) end
+  -- On a Cluster everywhere, since no holder hears the channel of a shard only because it holds.
+  if channel then redis.pcall('PUBLISH', (string.gsub(channel, '%*$', '')), '!' .. token .. ' ' .. ARGV[1]) end
 end
 
 local record = redis.call('GET', KEYS[1]) or ''
@@ -34,7 +35,7 @@ local range = state == 'h' and FENCE_RANGE or 1
 local is_meant = meant == 0 or fence and meant >= fence and meant < fence + range
 if (state == 'h' or state == 'k') and ends > now and is_meant then
   if state == 'h' then
-    tell(token, holder)
+    tell_forced(token, holder)
     -- It may have passed the lease on in its process, and used its whole range.
     fence = fence + FENCE_RANGE - 1
   end
@@ -47,7 +48,7 @@ elseif state == 's' then
     local kind, its_fence, held_by = string.match(info, '^([hk]) (%d+) (.*)$')
     -- A place that is only reserved, for one who waited, stays so.
     if kind and (meant == 0 or tonumber(its_fence) == meant) then
-      if kind == 'h' then tell(sharers[i], held_by) end
+      if kind == 'h' then tell_forced(sharers[i], held_by) end
       redis.call('ZREM', KEYS[2], sharers[i])
       redis.call('HDEL', KEYS[3], sharers[i])
       taken[#taken + 1] = sharers[i + 1]

@@ -28,7 +28,7 @@ if ARGV[2] ~= '0' then
     set_sharer(KEYS[2], KEYS[3], ARGV[1], now + tonumber(ARGV[2]), 'k' .. string.sub(info, 2))
     keep_sharers(KEYS[1], KEYS[2], KEYS[3], last, of)
   end
-  look_within(KEYS[2], KEYS[3], ARGV[2])
+  look_within(KEYS[1], KEYS[2], KEYS[3], ARGV[2])
   return 1
 end
 redis.call('ZREM', KEYS[2], ARGV[1])

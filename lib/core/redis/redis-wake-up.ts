@@ -1,8 +1,8 @@
 import type { Clock } from '../clock.js';
-import type { ForcedBy } from '../errors.js';
 import type { LockName } from '../lock-name.js';
-import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
+import type { WakeListener, WakeUp } from '../wake-up.js';
 import type { ConnectionSource, RedisClient } from './connection.js';
+import { readWakeMessage } from './wake-message.js';
 
 /** A timeout that comes so many ms late came to a blocked event loop, and says nothing of the server. */
 const BLOCKED = 50;
@@ -43,6 +43,11 @@ export class RedisWakeUp implements WakeUp {
 
   listensTo(): boolean {
     return this.listening;
+  }
+
+  /** Where a holder is to be told. */
+  get holderChannel(): string {
+    return this.channel;
   }
 
   /** Where a waiter for the name is to be told; empty: nowhere, it polls. */
@@ -112,7 +117,7 @@ export class RedisWakeUp implements WakeUp {
     client.on('close', () => (this.#hears = false));
     client.on('error', () => {});
     client.on('message', (_channel: string, message: string) => {
-      const told = this.#read(message);
+      const told = readWakeMessage(message, this.source.keyPrefix);
       if (told !== undefined) this.#listener(told);
     });
     return client;
@@ -140,16 +145,6 @@ export class RedisWakeUp implements WakeUp {
     this.#listener({ kind: 'listening' });
   }
 
-  /** `<token>`, `<token> <ms>`, `+<owner key>`, or `!<token> <of which key and by whom, as JSON>`; anything else isn't ours. */
-  #read(message: string): WakeMessage | undefined {
-    if (message.startsWith('+')) {
-      return { kind: 'othersWait', owner: message.slice(1 + this.source.keyPrefix.length) };
-    }
-    if (message.startsWith('!')) return readForced(message.slice(1), this.source.keyPrefix);
-    const [token, within = '0'] = message.split(' ');
-    return token ? { kind: 'woken', token, within: Number(within) } : undefined;
-  }
-
   #refuse(): void {
     this.#refused = true;
     this.#settle();
@@ -157,22 +152,5 @@ export class RedisWakeUp implements WakeUp {
 
   #settle(): void {
     for (const done of [...this.#subscribers]) done();
-  }
-}
-
-function readForced(message: string, keyPrefix: string): WakeMessage | undefined {
-  const space = message.indexOf(' ');
-  if (space < 1) return undefined;
-  try {
-    const told = JSON.parse(message.slice(space + 1)) as ForcedBy & { owner: string };
-    const { host, pid, application, reason } = told;
-    return {
-      kind: 'forced',
-      token: message.slice(0, space),
-      owner: told.owner.slice(keyPrefix.length),
-      by: { host, pid, application, reason },
-    };
-  } catch {
-    return undefined;
   }
 }

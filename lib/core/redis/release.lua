@@ -32,6 +32,6 @@ if ARGV[3] == '0' then
 else
   look_at_clock()
   write(KEYS[1], 'k', tonumber(ARGV[2]), tonumber(ARGV[3]), '-', string.sub(record, 35 + #token))
-  look_within(KEYS[2], KEYS[3], ARGV[3])
+  look_within(KEYS[1], KEYS[2], KEYS[3], ARGV[3])
 end
 return 1

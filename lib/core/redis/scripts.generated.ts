@@ -51,7 +51,7 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '947593cfd9fbf4041839902e3b5941fe1e54a8d6',
+  sha1: '8863c787de0120bcbdc0eb5761d6634c1619de16',
   source: `local function server_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 end
@@ -187,10 +187,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -228,7 +235,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -243,7 +250,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function somebody_waits(queue_key, waiters_key)
@@ -303,7 +310,7 @@ export const acquireAllScript = {
   name: 'acquire-all',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '2610bbb38fc1b2326053c6d651db1117b60c1d02',
+  sha1: '889db795253c525110768a3209fad719e27f2ced',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -361,10 +368,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -402,7 +416,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -417,7 +431,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function somebody_waits(queue_key, waiters_key)
@@ -477,7 +491,7 @@ export const acquireGuardedScript = {
   name: 'acquire-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: '3c16bbcc6cf4f847e621290b7c943cb33faed443',
+  sha1: 'c3e2419ecb9c2fd92ceb803dfee896b255062635',
   source: `local function server_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 end
@@ -623,10 +637,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -664,7 +685,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -679,7 +700,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function give_place(owner_key, queue_key, waiters_key, waiter, record)
@@ -691,7 +712,7 @@ local function give_place(owner_key, queue_key, waiters_key, waiter, record)
     redis.call('ZADD', queue_key, string.format('%.0f', sequence), waiter.token)
     if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
       local channel = string.match(record, '"channel":"([^"]+)"')
-      if channel then redis.pcall('PUBLISH', channel, '+' .. owner_key) end
+      if channel then tell(owner_key, channel, '+' .. owner_key, false) end
     end
   end
   redis.call('HSET', waiters_key, waiter.token,
@@ -741,7 +762,7 @@ export const acquireScript = {
   name: 'acquire',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: 'f73cf92689809abd07dd07592a9c5902dbdd19d0',
+  sha1: '9a40e9c2fc0e95e901eaf7f686519a6aa6f21a99',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -809,10 +830,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -850,7 +878,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -865,7 +893,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function give_place(owner_key, queue_key, waiters_key, waiter, record)
@@ -877,7 +905,7 @@ local function give_place(owner_key, queue_key, waiters_key, waiter, record)
     redis.call('ZADD', queue_key, string.format('%.0f', sequence), waiter.token)
     if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
       local channel = string.match(record, '"channel":"([^"]+)"')
-      if channel then redis.pcall('PUBLISH', channel, '+' .. owner_key) end
+      if channel then tell(owner_key, channel, '+' .. owner_key, false) end
     end
   end
   redis.call('HSET', waiters_key, waiter.token,
@@ -973,7 +1001,7 @@ export const cancelScript = {
   name: 'cancel',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: '5ed81f971b2ffdb031df2444e2b25c9be2c2e65b',
+  sha1: 'de5ebc44eb589d100ae9ff30f1b937a39cf68ef7',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1031,10 +1059,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -1072,7 +1107,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -1087,7 +1122,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
@@ -1096,7 +1131,7 @@ local function free(owner_key, queue_key, waiters_key, fence, count_receivers, i
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
     local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
-    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
+    if ended and ends < ended - CLAIM_WINDOW then look_within(owner_key, queue_key, waiters_key, ends - now) end
   end
 end
 look_at_clock()
@@ -1275,7 +1310,7 @@ export const downgradeScript = {
   name: 'downgrade',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: 'd1ef22e07eb4b335f24479853fef80254450bd6d',
+  sha1: '3a8e418b8949b5bb2322045803d8af6d1707f16f',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1333,10 +1368,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -1374,7 +1416,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -1389,7 +1431,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
@@ -1398,7 +1440,7 @@ local function free(owner_key, queue_key, waiters_key, fence, count_receivers, i
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
     local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
-    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
+    if ended and ends < ended - CLAIM_WINDOW then look_within(owner_key, queue_key, waiters_key, ends - now) end
   end
 end
 look_at_clock()
@@ -1501,7 +1543,7 @@ export const forceReleaseScript = {
   name: 'force-release',
   numberOfKeys: 3,
   deadlineAt: 3,
-  sha1: '965b020bf90cc021396e206a7808e77f0eef351c',
+  sha1: '43b1df42248c87fed9a1b171be5e84297b7fc124',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1559,10 +1601,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -1600,7 +1649,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -1615,7 +1664,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
@@ -1624,15 +1673,15 @@ local function free(owner_key, queue_key, waiters_key, fence, count_receivers, i
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
     local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
-    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
+    if ended and ends < ended - CLAIM_WINDOW then look_within(owner_key, queue_key, waiters_key, ends - now) end
   end
 end
 look_at_clock()
 if now > tonumber(ARGV[4]) then return {now_us, 'late', {}} end
 local meant = tonumber(ARGV[3])
-local function tell(token, holder)
+local function tell_forced(token, holder)
   local channel = string.match(holder, '"channel":"([^"]+)"')
-  if channel then redis.pcall('PUBLISH', channel, '!' .. token .. ' ' .. ARGV[1]) end
+  if channel then redis.pcall('PUBLISH', (string.gsub(channel, '%*$', '')), '!' .. token .. ' ' .. ARGV[1]) end
 end
 local record = redis.call('GET', KEYS[1]) or ''
 local state, fence, ends, token, holder = read(record)
@@ -1641,7 +1690,7 @@ local range = state == 'h' and FENCE_RANGE or 1
 local is_meant = meant == 0 or fence and meant >= fence and meant < fence + range
 if (state == 'h' or state == 'k') and ends > now and is_meant then
   if state == 'h' then
-    tell(token, holder)
+    tell_forced(token, holder)
     fence = fence + FENCE_RANGE - 1
   end
   inside = {count = 0}
@@ -1652,7 +1701,7 @@ elseif state == 's' then
     local info = redis.call('HGET', KEYS[3], sharers[i]) or ''
     local kind, its_fence, held_by = string.match(info, '^([hk]) (%d+) (.*)$')
     if kind and (meant == 0 or tonumber(its_fence) == meant) then
-      if kind == 'h' then tell(sharers[i], held_by) end
+      if kind == 'h' then tell_forced(sharers[i], held_by) end
       redis.call('ZREM', KEYS[2], sharers[i])
       redis.call('HDEL', KEYS[3], sharers[i])
       taken[#taken + 1] = sharers[i + 1]
@@ -1689,7 +1738,7 @@ export const leaveScript = {
   name: 'leave',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: '7c3b9c353deee819094be0738d1c44a177c018a1',
+  sha1: '2911b1a67aa2f03a85a83617ce56d8e189f9adf4',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1747,10 +1796,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -1788,7 +1844,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -1803,7 +1859,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
@@ -1812,7 +1868,7 @@ local function free(owner_key, queue_key, waiters_key, fence, count_receivers, i
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
     local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
-    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
+    if ended and ends < ended - CLAIM_WINDOW then look_within(owner_key, queue_key, waiters_key, ends - now) end
   end
 end
 look_at_clock()
@@ -1828,7 +1884,7 @@ if ARGV[2] ~= '0' then
     set_sharer(KEYS[2], KEYS[3], ARGV[1], now + tonumber(ARGV[2]), 'k' .. string.sub(info, 2))
     keep_sharers(KEYS[1], KEYS[2], KEYS[3], last, of)
   end
-  look_within(KEYS[2], KEYS[3], ARGV[2])
+  look_within(KEYS[1], KEYS[2], KEYS[3], ARGV[2])
   return 1
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -2068,7 +2124,7 @@ export const releaseScript = {
   name: 'release',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: 'c4f24eefb7976cec2eaf36f721b9740d9f480f87',
+  sha1: 'c9b8acfcb0687db0b8b4b1bd9c3c2e047f25a589',
   source: `local token = ARGV[1]
 local record = redis.call('GET', KEYS[1])
 if not record or string.sub(record, 1, 2) ~= 'h ' or string.sub(record, 34, 34 + #token) ~= token .. ' ' then
@@ -2135,10 +2191,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -2176,7 +2239,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -2191,7 +2254,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
@@ -2200,7 +2263,7 @@ local function free(owner_key, queue_key, waiters_key, fence, count_receivers, i
     put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
   elseif inside.access ~= 'exclusive' then
     local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
-    if ended and ends < ended - CLAIM_WINDOW then look_within(queue_key, waiters_key, ends - now) end
+    if ended and ends < ended - CLAIM_WINDOW then look_within(owner_key, queue_key, waiters_key, ends - now) end
   end
 end
 if ARGV[3] == '0' then
@@ -2208,7 +2271,7 @@ if ARGV[3] == '0' then
 else
   look_at_clock()
   write(KEYS[1], 'k', tonumber(ARGV[2]), tonumber(ARGV[3]), '-', string.sub(record, 35 + #token))
-  look_within(KEYS[2], KEYS[3], ARGV[3])
+  look_within(KEYS[1], KEYS[2], KEYS[3], ARGV[3])
 end
 return 1
 `,
@@ -2220,7 +2283,7 @@ export const shareGuardedScript = {
   name: 'share-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: '60cc85ed39d45f4e63b837a65d572f0fa1f68925',
+  sha1: 'd7b102c0efbb59e8fe4306fb75ce8af967414e98',
   source: `local function server_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 end
@@ -2356,10 +2419,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -2397,7 +2467,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -2412,7 +2482,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function give_place(owner_key, queue_key, waiters_key, waiter, record)
@@ -2424,7 +2494,7 @@ local function give_place(owner_key, queue_key, waiters_key, waiter, record)
     redis.call('ZADD', queue_key, string.format('%.0f', sequence), waiter.token)
     if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
       local channel = string.match(record, '"channel":"([^"]+)"')
-      if channel then redis.pcall('PUBLISH', channel, '+' .. owner_key) end
+      if channel then tell(owner_key, channel, '+' .. owner_key, false) end
     end
   end
   redis.call('HSET', waiters_key, waiter.token,
@@ -2489,7 +2559,7 @@ export const shareScript = {
   name: 'share',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: '88595adaef2a4dca5ce69783d42ccd3e75971c15',
+  sha1: 'e13886a2d392eed871f62b2287c8bbf5e95b1b08',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -2547,10 +2617,17 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
-local function look_within(queue_key, waiters_key, milliseconds)
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
     local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
-    if channel then redis.pcall('PUBLISH', channel, waiter .. ' ' .. milliseconds) end
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
   end
 end
 local function may_enter(access, inside)
@@ -2588,7 +2665,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
           local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
           if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
         end
-        local receivers = channel == '' and 1 or redis.pcall('PUBLISH', channel, head)
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
         woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
       end
       redis.call('ZREM', queue_key, head)
@@ -2603,7 +2680,7 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
       end
     end
   end
-  if reserved then look_within(queue_key, waiters_key, CLAIM_WINDOW) end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
 local function give_place(owner_key, queue_key, waiters_key, waiter, record)
@@ -2615,7 +2692,7 @@ local function give_place(owner_key, queue_key, waiters_key, waiter, record)
     redis.call('ZADD', queue_key, string.format('%.0f', sequence), waiter.token)
     if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
       local channel = string.match(record, '"channel":"([^"]+)"')
-      if channel then redis.pcall('PUBLISH', channel, '+' .. owner_key) end
+      if channel then tell(owner_key, channel, '+' .. owner_key, false) end
     end
   end
   redis.call('HSET', waiters_key, waiter.token,
