@@ -25,6 +25,7 @@ export type Command =
       readonly confirmed: boolean;
     }
   | { readonly kind: 'watch'; readonly pattern: string | undefined; readonly interval: number }
+  | { readonly kind: 'init-guard'; readonly confirmed: boolean }
   /** With the application's options that the diagnosis depends on; `undefined`: that of the library. */
   | {
       readonly kind: 'doctor';
@@ -57,6 +58,8 @@ Commands:
   watch [PATTERN]    the list again and again, until Ctrl-C
   doctor             what the servers are set up to keep: which promise holds under which fault,
                      and what to change
+  init-guard         once, on a new installation: no process holds a lock, so that the option
+                     \`guard\` needn't keep the servers from granting at first
 
 Options:
   --url URL          where Redis is; default: REDIS_URL, or redis://127.0.0.1:6379
@@ -64,7 +67,7 @@ Options:
   --prefix PREFIX    the option \`prefix\` of the application; default: lock
   --json             JSON instead of text; with watch, one line each time
   --reason TEXT      release: why, as the holder and the events are told
-  --yes, -y          release: don't ask; needed where no terminal can answer
+  --yes, -y          release, init-guard: don't ask; needed where no terminal can answer
   --interval TIME    watch: how often, as '500ms' or '5s'; default: 2s
   --guard            doctor: the application has the option \`guard\`
   --replicas N       doctor: the option \`replicas: { atLeast: N }\` of the application
@@ -74,7 +77,7 @@ Options:
 
 Exit codes:
   0  done
-  1  nothing found, or not held, or not released because the answer was no
+  1  nothing found, or not held, or not done because the answer was no or there are locks
   2  the command line is wrong
   3  Redis can't be asked
   4  doctor: a promise of P1 to P3 is weakened, or no lock can be had
@@ -109,12 +112,14 @@ const OPTIONS = {
 /** Options that only one command has. */
 const ONLY_OF = {
   reason: 'release',
-  yes: 'release',
   interval: 'watch',
   guard: 'doctor',
   replicas: 'doctor',
   ttl: 'doctor',
 } as const;
+
+/** The commands that ask before they do anything. */
+const ASKING: readonly Command['kind'][] = ['release', 'init-guard'];
 
 /** @throws UsageError */
 export function readCommandLine(
@@ -130,6 +135,9 @@ export function readCommandLine(
     if (values[option as keyof typeof ONLY_OF] !== undefined && command.kind !== only) {
       throw new UsageError(`--${option} is an option of ${only}, not of ${command.kind}.`);
     }
+  }
+  if (values.yes !== undefined && !ASKING.includes(command.kind)) {
+    throw new UsageError(`--yes is an option of ${ASKING.join(' and ')}, not of ${command.kind}.`);
   }
   return {
     command,
@@ -178,11 +186,16 @@ function commandOf(
         replicas: replicas === undefined ? undefined : replicasOf(replicas),
         ttl: ttl === undefined ? undefined : durationOf('ttl', ttl, SHORTEST_TTL),
       };
+    case 'init-guard':
+      none(name, operands);
+      return { kind: name, confirmed: yes ?? false };
     case undefined:
-      throw new UsageError('A command is missing: list, inspect, release, watch or doctor.');
+      throw new UsageError(
+        'A command is missing: list, inspect, release, watch, doctor or init-guard.',
+      );
     default:
       throw new UsageError(
-        `There is no command '${name}', but list, inspect, release, watch and doctor.`,
+        `There is no command '${name}', but list, inspect, release, watch, doctor and init-guard.`,
       );
   }
 }

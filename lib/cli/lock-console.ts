@@ -41,8 +41,9 @@ export class LockConsole {
   /** @throws LockConfigError for a prefix that can't be, UsageError. */
   constructor(line: CommandLine, terminal: Terminal) {
     const { command } = line;
-    if (command.kind === 'release' && !command.confirmed && terminal.stdin.isTTY !== true) {
-      throw new UsageError('No terminal can answer whether to release it: say so with --yes.');
+    if ('confirmed' in command && !command.confirmed && terminal.stdin.isTTY !== true) {
+      const what = command.kind === 'release' ? 'to release it' : 'no lock is held';
+      throw new UsageError(`No terminal can answer whether ${what}: say so with --yes.`);
     }
     this.#line = line;
     this.#terminal = terminal;
@@ -51,6 +52,7 @@ export class LockConsole {
       ...(line.prefix === undefined ? {} : { prefix: line.prefix }),
       // The doctor judges the application's settings, and what it isn't told is as in the library.
       ...(command.kind === 'doctor' ? applicationOf(command) : { commandTimeout: COMMAND_TIMEOUT }),
+      ...(command.kind === 'init-guard' && { guard: true }),
       application: NAME,
     });
   }
@@ -70,6 +72,8 @@ export class LockConsole {
           return await this.#watch(command);
         case 'doctor':
           return await this.#diagnose();
+        case 'init-guard':
+          return await this.#initializeGuard(command);
       }
     } finally {
       await this.#locker.close();
@@ -130,6 +134,30 @@ export class LockConsole {
       ]);
     }
     return EXIT.done;
+  }
+
+  async #initializeGuard({ confirmed }: Command & { kind: 'init-guard' }): Promise<ExitCode> {
+    if (!confirmed) {
+      this.#say(
+        `A server that lost its data looks like a new one. There must be no process that holds a lock, or believes that it does.`,
+      );
+      if (!(await this.#agrees('Is this a new installation? [y/N] '))) {
+        this.#say('Nothing was done.');
+        return EXIT.nothing;
+      }
+    }
+    try {
+      const outcome = await this.#locker.initializeGuard({ noLockIsHeld: true });
+      if (this.#line.json) this.#printJson({ kind: outcome });
+      else if (outcome === 'present') this.#print(['There was a guard already; nothing was done.']);
+      else this.#print(['The guard is initialized: locks are granted from now on.']);
+      return EXIT.done;
+    } catch (error) {
+      // Of all that can be wrong with it, only that there are locks.
+      if ((error as { code?: unknown }).code !== 'LOCK_CONFIG') throw error;
+      this.#say((error as Error).message);
+      return EXIT.nothing;
+    }
   }
 
   async #watch({ pattern, interval }: Command & { kind: 'watch' }): Promise<ExitCode> {

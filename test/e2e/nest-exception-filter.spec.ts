@@ -43,6 +43,7 @@ const ERRORS: Record<string, () => unknown> = {
   'busy-for-long': () => new LockBusyError('k', 4_200),
   'busy-for-ever': () => new LockBusyError('k', -1),
   timeout: () => new LockTimeoutError('k', 10),
+  guarded: () => new LockUnavailableError('k', 'guard', undefined, { retryAfter: 12_001 }),
   unavailable: () =>
     new LockUnavailableError('k', 'unreachable', new Error('10.0.0.7:6379 refused')),
   lost: () => new LockLostError('k', 'expired', 42),
@@ -107,6 +108,7 @@ describe.each([
         message: expect.not.stringContaining('Redis'),
       },
     ],
+    ['guarded', 503, '13', { code: 'LOCK_UNAVAILABLE' }],
     ['lost', 500, null, { ...INTERNAL, code: 'LOCK_LOST' }],
     [
       'key',

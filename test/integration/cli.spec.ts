@@ -401,6 +401,34 @@ describe('doctor', () => {
   });
 });
 
+describe('init-guard', () => {
+  it('opens a new server once, and needs somebody to say so', async () => {
+    const unsaid = await run('init-guard');
+    expect([unsaid.code, unsaid.stderr]).toEqual([2, expect.stringContaining('--yes')]);
+    expect(await run('init-guard', '--yes')).toMatchObject({
+      code: 0,
+      stdout: 'The guard is initialized: locks are granted from now on.\n',
+    });
+    expect(await run('init-guard', '--yes')).toMatchObject({
+      code: 0,
+      stdout: 'There was a guard already; nothing was done.\n',
+    });
+    const guarded = new Locker({ connection: server.url, guard: { longestTtl: '1m' } });
+    try {
+      expect(await guarded.tryAcquire('k')).not.toBeNull();
+    } finally {
+      await guarded.close();
+    }
+  });
+
+  it('does nothing where there are locks', async () => {
+    await orders.acquire('order:1');
+    const { code, stderr } = await run('init-guard', '--yes');
+    expect([code, stderr]).toEqual([1, expect.stringContaining('no new installation')]);
+    expect(await server.command('EXISTS', 'lock:guard')).toBe(':0\r\n');
+  });
+});
+
 describe('any command', () => {
   it.each([
     [['--help'], /^Usage: nestjs-redis-lock/],
@@ -428,7 +456,14 @@ describe('any command', () => {
 
   it('ends with 3 where Redis cannot be reached, and says where it looked', async () => {
     for (const args of [
-      ...[['list'], ['inspect', 'k'], ['release', 'k', '--yes'], ['watch'], ['doctor']],
+      ...[
+        ['list'],
+        ['inspect', 'k'],
+        ['release', 'k', '--yes'],
+        ['watch'],
+        ['doctor'],
+        ['init-guard', '--yes'],
+      ],
     ]) {
       const { code, stdout, stderr } = await run(...args, '--url', 'redis://u:secret@127.0.0.1:1');
       expect([code, stdout]).toEqual([3, '']);

@@ -16,6 +16,8 @@ describe('The command line', () => {
     ['--yes release k', { kind: 'release', key: 'k', reason: undefined, confirmed: true }],
     ['watch', { kind: 'watch', pattern: undefined, interval: 2_000 }],
     ['watch a* --interval 500ms', { kind: 'watch', pattern: 'a*', interval: 500 }],
+    ['init-guard', { kind: 'init-guard', confirmed: false }],
+    ['init-guard --yes', { kind: 'init-guard', confirmed: true }],
     ['doctor', { kind: 'doctor', guard: false, replicas: undefined, ttl: undefined }],
     [
       'doctor --guard --replicas 2 --ttl 30s',
