@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util';
 
 import { LONGEST_DURATION, millisecondsOf } from '../core/duration.js';
 import { SHORTEST_TTL } from '../core/options.js';
+import { readRedisUrl } from './redis-url.js';
 
 /** What the command line asks for, checked as far as it can be without asking Redis. */
 export interface CommandLine {
@@ -239,12 +240,7 @@ function replicasOf(text: string): number {
 function urlOf(option: string | undefined, variable: string | undefined): string {
   const [source, text] =
     option === undefined ? ['REDIS_URL', variable || DEFAULT_URL] : ['--url', option];
-  // It may have a password in it, so it isn't shown.
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url === undefined || !/^rediss?:$/.test(url.protocol) || url.hostname === '') {
-    throw new UsageError(
-      `${source} is not the URL of a Redis. Write redis://host:port, or rediss:// for TLS, with user:password@ before the host where it has one.`,
-    );
-  }
+  const read = readRedisUrl(text);
+  if ('wrong' in read) throw new UsageError(`${source} ${read.wrong}.`);
   return text;
 }

@@ -11,6 +11,7 @@ import { type Command, type CommandLine, EXIT, type ExitCode, UsageError } from 
 import { diagnosisLines } from './diagnosis-view.js';
 import { details, holderLine, listing } from './lock-view.js';
 import { readableDuration } from './readable-duration.js';
+import { readRedisUrl, type RedisUrl } from './redis-url.js';
 import { cut, visible } from './terminal-text.js';
 
 /** A person waits, and may be far away from the server. */
@@ -312,22 +313,26 @@ function applicationOf({
 
 function connectionOf({ url, cluster }: CommandLine): LockConnection {
   if (!cluster) return url;
-  const { hostname, port, username, password, protocol } = new URL(url);
+  const { host, port, username, password, tls } = knownUrl(url);
   // Only duplicated, and never connected itself.
-  return new Cluster([{ host: hostname, port: port === '' ? 6_379 : Number(port) }], {
+  return new Cluster([{ host, port }], {
     lazyConnect: true,
     redisOptions: {
-      ...(username !== '' && { username: decodeURIComponent(username) }),
-      ...(password !== '' && { password: decodeURIComponent(password) }),
-      ...(protocol === 'rediss:' && { tls: {} }),
+      ...(username !== '' && { username }),
+      ...(password !== '' && { password }),
+      ...(tls && { tls: {} }),
     },
   });
 }
 
 /** Without what a URL has of secrets. */
 function serverOf({ url }: CommandLine): string {
-  const { hostname, port } = new URL(url);
-  return `${hostname}:${port === '' ? 6_379 : port}`;
+  return knownUrl(url).server;
+}
+
+/** Of a command line, which was read before: there's nothing wrong with it. */
+function knownUrl(url: string): RedisUrl {
+  return readRedisUrl(url) as RedisUrl;
 }
 
 function isInUse({ held, pending }: LockState): boolean {

@@ -12,8 +12,9 @@ export function table(
   room: number,
 ): string[] {
   const lines = [header, ...rows.map((row) => row.map(visible))];
+  // Not as arguments of Math.max: there may be more rows than a call takes.
   const widths = header.map((_, column) =>
-    Math.max(...lines.map((cells) => widthOf(cells[column] ?? ''))),
+    lines.reduce((widest, cells) => Math.max(widest, widthOf(cells[column] ?? '')), 0),
   );
   const gaps = GAP.length * (widths.length - 1);
   for (let excess = sum(widths) + gaps - room; excess > 0; excess -= 1) {

@@ -3,7 +3,11 @@ import type { ForcedBy, LockErrorCode, LockUnavailableError, LostReason } from '
 
 /** What can be observed of a {@link Locker}'s locks: one entry an event, with its facts. Durations are in ms. */
 export interface LockEvents {
-  /** A caller has the lock: granted by the backend, or passed on (re-entry and waiting for one's own parent aren't). */
+  /**
+   * A caller has the lock: granted by the backend, or passed on (re-entry and waiting for one's own parent aren't). Of several
+   * keys, each is told when it's taken; where that was one after the other, with a fencing token of its own, and the lock gets
+   * the largest of them when it has all.
+   */
   acquired: { key: string; fencingToken: number; waited: number };
   /** A caller has begun to wait behind others. */
   waiting: { key: string; remaining: number | undefined };

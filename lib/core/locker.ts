@@ -341,13 +341,16 @@ export class Locker {
         'Expected a function to run under the lock: using(key, work) or using(key, options, work).',
       );
     }
+    const since = this.#events.has('refused') ? this.#clock.now() : 0;
     const lock = await this.#take(key, options, asGiven);
     if (lock === undefined) return undefined;
     if (!lock.isHeld) {
       // Granted, and gone before the work could begin: the event loop was blocked, or the locker closed.
       await lock.release();
       const reason = this.#state === 'closed' ? 'shutting-down' : 'no-answer';
-      throw new LockUnavailableError(lock.key, reason, lock.lostError());
+      const error = new LockUnavailableError(lock.key, reason, lock.lostError());
+      this.#tellRefused(key, options, since, error);
+      throw error;
     }
     let result: T;
     try {
@@ -536,7 +539,10 @@ export class Locker {
   /** The lock under which the running call was started by `using`, if it's still held: the innermost, or that on `key`. */
   current(key?: string): Lock | undefined {
     for (const lock of heldByCall(this.#keeper)) {
-      if (key === undefined) return lock.joint ?? lock;
+      // Of several, each is held only while all are.
+      const whole = lock.joint ?? lock;
+      if (!whole.isHeld) continue;
+      if (key === undefined) return whole;
       if (lock.key === key) return lock;
     }
     return undefined;
@@ -633,15 +639,27 @@ export class Locker {
     if (!this.#events.has('refused')) return taken;
     const since = this.#clock.now();
     return taken.catch((error: unknown) => {
-      const known = LockError.is(error) ? error : undefined;
-      this.#events.emit('refused', () => ({
-        key: known?.key ?? (typeof key === 'string' ? key : undefined),
-        code: known?.code ?? 'ABORTED',
-        waited: this.#clock.now() - since,
-        error,
-      }));
+      this.#tellRefused(key, options, since, error);
       throw error;
     });
+  }
+
+  #tellRefused(
+    key: LockKeys,
+    options: UsingOptions | undefined,
+    since: number,
+    error: unknown,
+  ): void {
+    const signal = options?.signal;
+    // Whatever the reason is: it may well be the loss of another lock.
+    const aborted = signal?.aborted === true && error === signal.reason;
+    const known = !aborted && LockError.is(error) ? error : undefined;
+    this.#events.emit('refused', () => ({
+      key: known?.key ?? (typeof key === 'string' ? key : undefined),
+      code: known?.code ?? 'ABORTED',
+      waited: this.#clock.now() - since,
+      error,
+    }));
   }
 
   #taking(

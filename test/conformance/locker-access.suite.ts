@@ -615,6 +615,23 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         await backend.close();
       });
 
+      it('of which one was lost, are no longer that of the call', async () => {
+        const backend = store.openBackend();
+        await locker.using(newKey(), async (outer) => {
+          const work = locker.using([key, more], { ttl: 300 }, async (lock) => {
+            expect(locker.current()).toBe(lock);
+            const [lost, left] = (lock as unknown as JointLock).parts;
+            await backend.cancel((lost as JointLock['parts'][0]).lease);
+            await eventually(() => !lock.isHeld);
+            expect(left?.isHeld).toBe(true);
+            expect(locker.current()).toBe(outer);
+            expect([locker.current(key), locker.current(more)]).toEqual([undefined, undefined]);
+          });
+          expect(await rejection(work)).toMatchObject({ code: 'LOCK_LOST' });
+        });
+        await backend.close();
+      });
+
       it('losing one is losing all', async () => {
         const lock = (await locker.acquire([key, more], { ttl: 300 })) as Lock & JointLock;
         const backend = store.openBackend();

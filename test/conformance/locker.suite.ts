@@ -1318,6 +1318,16 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
         await lock.release();
       });
 
+      it("tell what the caller's own signal ended by that, whatever its reason is", async () => {
+        const events = record(locker, 'refused');
+        const reason = new LockLostError('another', 'expired', 7);
+        const signal = AbortSignal.abort(reason);
+        expect(await rejection(locker.acquire(key, { signal }))).toBe(reason);
+        expect(events).toEqual([
+          ['refused', { key, code: 'ABORTED', waited: expect.any(Number), error: reason }],
+        ]);
+      });
+
       it('stop when asked to, each listener by itself', async () => {
         const seen: string[] = [];
         const twice = (): void => void seen.push('twice');

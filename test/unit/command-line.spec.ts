@@ -1,5 +1,6 @@
 /** What a command line asks for, and what is said of a wrong one. */
 import { describe, expect, it } from '@jest/globals';
+import { readRedisUrl } from '../../lib/cli/redis-url.js';
 import { HELP, readCommandLine, UsageError } from '../../lib/cli/command-line.js';
 
 const read = (line: string, env: Record<string, string> = {}) =>
@@ -49,6 +50,15 @@ describe('The command line', () => {
     expect(read('list', { REDIS_URL: '' })).toMatchObject({ url: 'redis://127.0.0.1:6379' });
   });
 
+  it.each([
+    ['redis://h', { host: 'h', port: 6_379, tls: false, server: 'h:6379' }],
+    ['rediss://u:p%40%25@h:1', { host: 'h', username: 'u', password: 'p@%', tls: true }],
+    ['redis://[::1]:7000', { host: '::1', port: 7_000, server: '[::1]:7000' }],
+    ['redis://:p@[fe80::1]', { host: 'fe80::1', username: '', password: 'p' }],
+  ])('reads the URL %s', (url, read_) => {
+    expect(readRedisUrl(url)).toMatchObject(read_);
+  });
+
   it.each(['--help', '-h', 'list --help', 'nonsense -h'])('%s asks for help', (line) => {
     expect(read(line)).toBe('help');
   });
@@ -83,13 +93,15 @@ describe('The command line', () => {
     ['list --url http://h', 'redis://host:port'],
     ['list --url redis://', 'redis://host:port'],
     ['list --url nonsense', '--url'],
+    ['list --url redis://u:50%@h', 'Write %25 for a %'],
+    ['list --cluster --url redis://%zz:p@h', 'Write %25 for a %'],
   ])('%j is refused with what to do', (line, remedy) => {
     expect(() => read(line)).toThrow(UsageError);
     expect(() => read(line)).toThrow(remedy);
   });
 
   it('never shows a URL, which may have a password in it', () => {
-    for (const line of ['list --url http://u:secret@h', 'list']) {
+    for (const line of ['list --url http://u:secret@h', 'list --url redis://u:secret%@h', 'list']) {
       const thrown = (() => {
         try {
           return read(line, { REDIS_URL: 'htp://u:secret@h' });

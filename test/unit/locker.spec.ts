@@ -4,7 +4,7 @@
  */
 import { beforeEach, describe, expect, it } from '@jest/globals';
 import { LockLostError, LockUnavailableError } from '../../lib/core/errors.js';
-import type { LockEventName } from '../../lib/core/events.js';
+import type { LockEventName, LockEvents } from '../../lib/core/events.js';
 import type { Lock } from '../../lib/core/lock.js';
 import { LockName } from '../../lib/core/lock-name.js';
 import { Locker } from '../../lib/core/locker.js';
@@ -376,6 +376,29 @@ describe('Locker', () => {
       clock.block(OVER);
       expect(() => lock.assertHeld()).toThrow(LockLostError);
       expect(lock.signal.aborted).toBe(true);
+    });
+  });
+
+  describe('using', () => {
+    it('refuses a grant that was over before the work could begin, and tells of it', async () => {
+      const refused: LockEvents['refused'][] = [];
+      locker.on('refused', (event) => refused.push(event));
+      locker.on('acquired', () => clock.block(OVER));
+      let ran = false;
+      const used = watch(
+        locker.using('k', () => {
+          ran = true;
+        }),
+      );
+      await settled();
+      await backend.tryAcquires.answer(granted());
+      backend.cancels.auto = () => ({ kind: 'cancelled' });
+      await settled();
+      expect(used.error).toMatchObject({ code: 'LOCK_UNAVAILABLE', reason: 'no-answer' });
+      expect(ran).toBe(false);
+      expect(refused).toEqual([
+        { key: 'k', code: 'LOCK_UNAVAILABLE', waited: OVER, error: used.error },
+      ]);
     });
   });
 

@@ -21,6 +21,11 @@ describe('table', () => {
     ).toEqual(['KEY       HELD BY   WAITING', 'a         shop 1@h  0', 'order:42  2@h       12']);
   });
 
+  it('may have more rows than a call takes arguments', () => {
+    const rows = Array.from({ length: 150_000 }, (_, n) => [String(n), 'h', '0']);
+    expect(table(header, rows, 80).at(-1)).toBe('149999  h        0');
+  });
+
   it('cuts the widest columns first, where there is no room', () => {
     const rows = [['a long key of an order', 'a holder', '1']];
     expect(table(header, rows, 30)).toEqual([
