@@ -45,6 +45,8 @@ export class TcpProxy {
   /** How much later the second of a repeated request comes, in ms. */
   repeatAfter = 0;
   readonly port: number;
+  /** Where connections lead that come from now on; the open ones stay where they are. */
+  targetPort: number;
   readonly #server: Server;
   readonly #links = new Set<Link>();
   readonly #held = new Set<Direction>();
@@ -57,7 +59,8 @@ export class TcpProxy {
   private constructor(server: Server, targetPort: number) {
     this.#server = server;
     this.port = (server.address() as AddressInfo).port;
-    server.on('connection', (client) => this.#onConnection(client, targetPort));
+    this.targetPort = targetPort;
+    server.on('connection', (client) => this.#onConnection(client));
   }
 
   /** A proxy on a free loopback port in front of `targetPort`, which need not listen yet. */
@@ -138,7 +141,7 @@ export class TcpProxy {
     await this.close();
   }
 
-  #onConnection(client: Socket, targetPort: number): void {
+  #onConnection(client: Socket): void {
     if (this.#refusing) {
       client.on('error', () => {});
       reset(client);
@@ -146,13 +149,13 @@ export class TcpProxy {
     }
     const link: Link = new Link(
       client,
-      connect({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true }),
+      connect({ port: this.targetPort, host: '127.0.0.1', allowHalfOpen: true }),
       {
         delay: (direction) => this.#delays[direction],
         isHeld: (direction) => this.#held.has(direction),
         judge: (bytes) => this.onRequest(bytes),
         judgeReply: (bytes) => this.onReply(bytes),
-        repeat: (bytes) => this.#repeat(bytes, targetPort),
+        repeat: (bytes) => this.#repeat(bytes, this.targetPort),
         dropsReply: () => this.#repliesToDrop > 0 && this.#repliesToDrop-- > 0,
         closed: () => this.#links.delete(link),
       },
