@@ -9,6 +9,8 @@ const LOCKERS = ['test/conformance/locker.spec.ts'];
 const SCRIPTS = ['test/conformance/redis-scripts.spec.ts'];
 const LEASE = ['test/unit/lease.spec.ts'];
 const LOCKER = ['test/unit/locker.spec.ts', 'test/unit/wait-queue.spec.ts'];
+const GUARD = ['test/integration/guard.spec.ts'];
+const REPLICAS = ['test/integration/replicas.spec.ts'];
 const NETWORK = ['test/integration/faults-network.spec.ts'];
 
 export const mutations = [
@@ -242,6 +244,62 @@ export const mutations = [
     replace: `autoResendUnfulfilledCommands: true,
     maxRetriesPerRequest: 20,`,
     tests: [...SCRIPTS, ...NETWORK],
+  },
+  {
+    name: 'guard: a grant looks at its record',
+    file: 'lib/core/redis/_guard.lua',
+    find: `if redis.call('GET', guard_key) == expected
+    and`,
+    replace: `if redis.call('GET', guard_key) ~= 'none'
+    and`,
+    tests: GUARD,
+  },
+  {
+    name: 'guard: data that was lost',
+    file: 'lib/core/redis/check-guard.lua',
+    find: `if news then`,
+    replace: `if news and news ~= 'no-record' then`,
+    tests: GUARD,
+  },
+  {
+    name: 'guard: a server that restarted or was promoted',
+    file: 'lib/core/redis/check-guard.lua',
+    find: `of ~= id and 'other-server' or `,
+    tests: GUARD,
+  },
+  {
+    name: 'guard: an old master that is back',
+    file: 'lib/core/redis/check-guard.lua',
+    find: ` or epoch < seen and 'older-data'`,
+    tests: GUARD,
+  },
+  {
+    name: 'guard: as long as the longest lease',
+    file: 'lib/core/redis/check-guard.lua',
+    find: 'now + math.ceil(longest * (1 + DRIFT)) + lag',
+    replace: 'now + lag',
+    tests: GUARD,
+  },
+  {
+    name: 'guard: and as an old master may still grant',
+    file: 'lib/core/redis/check-guard.lua',
+    find: 'now + math.ceil(longest * (1 + DRIFT)) + lag',
+    replace: 'now + math.ceil(longest * (1 + DRIFT))',
+    tests: GUARD,
+  },
+  {
+    name: 'replicas: too few is no confirmation',
+    file: 'lib/core/redis/confirmed-connection.ts',
+    find: 'if (confirmed >= wanted && onOwnDisk >= 1) return undefined;',
+    replace: 'return undefined;',
+    tests: REPLICAS,
+  },
+  {
+    name: 'replicas: a renewal is confirmed as well',
+    file: 'lib/core/backend/redis-backend.ts',
+    find: `await ifConfirmed<ExtendOutcome>({ kind: 'extended', sentAt }, confirmed)`,
+    replace: `await ifConfirmed<ExtendOutcome>({ kind: 'extended', sentAt }, undefined)`,
+    tests: REPLICAS,
   },
 ];
 
