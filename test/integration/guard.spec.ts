@@ -111,7 +111,7 @@ describe.each(LOSSES)('after %s', (_what, loseData) => {
         },
         { timeout: 2_000 },
       );
-      expect(lock.isHeld).toBe(true);
+      // (The first may have learned of its loss already, by a look after its subscription was cut.)
       const since = performance.now() - lostAt;
       expect(error.retryAfter).toBeGreaterThan(MORATORIUM - since - SLACK);
       expect(error.retryAfter).toBeLessThanOrEqual(MORATORIUM + 1);
