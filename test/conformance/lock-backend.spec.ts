@@ -2,10 +2,10 @@
  * The suite for backends over each of them: a real redis-server, a real Redis Cluster (of one node, which is enough to
  * refuse keys of different slots in one script), and this process's memory.
  */
-import { afterAll, beforeAll } from '@jest/globals';
+import { afterAll, beforeAll, expect } from '@jest/globals';
 import { Cluster, Redis } from 'ioredis';
 import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
-import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
+import { RedisBackend, type RedisBackendOptions } from '../../lib/core/backend/redis-backend.js';
 import type { LockBackend } from '../../lib/core/backend/lock-backend.js';
 import { systemClock } from '../../lib/core/clock.js';
 import { LockEmitter } from '../../lib/core/events.js';
@@ -33,11 +33,41 @@ afterAll(async () => {
   await Promise.all([standalone.stop(), clusterNode.stop()]);
 });
 
+/** All under which the suite takes locks: each has a guard of its own. */
+const PREFIXES = ['lock', 'lock:k', 'many', 'names', 'other'];
+
 const KNOWS = { knowsWhoListens: true };
 
 describeLockBackend(
   'Redis',
   () => openRedisStore(standalone, standalone.url),
+  KNOWS,
+  describeAccess,
+);
+
+describeLockBackend(
+  'Redis with a guard',
+  async () => {
+    const guard = { longestTtl: 3_600_000, lag: undefined, proxied: false };
+    const store = await openRedisStore(standalone, standalone.url, { guard });
+    const initialize = async () => {
+      const backend = store.open();
+      for (const prefix of PREFIXES) {
+        expect(await backend.initializeGuard(prefix)).toEqual({ kind: 'initialized' });
+      }
+      await backend.close();
+    };
+    await initialize();
+    return {
+      ...store,
+      // What becomes of the locks is the suite's question; what the guard makes of it, another spec's.
+      loseData: async () => {
+        await store.loseData();
+        await initialize();
+      },
+      contents: async () => (await store.contents()).filter(({ key }) => !key.endsWith(':guard')),
+    };
+  },
   KNOWS,
   describeAccess,
 );
@@ -86,6 +116,7 @@ describeLockBackend('memory', async () => openMemoryStore(), KNOWS, describeAcce
 async function openRedisStore(
   server: RedisServer,
   connection: string | Cluster,
+  more: Partial<RedisBackendOptions> = {},
 ): Promise<BackendStore> {
   const client = new Redis(server.url);
   await client.flushall();
@@ -98,6 +129,7 @@ async function openRedisStore(
           prefix: 'lock',
           wakeUp: 'publish',
           application: 'conformance',
+          ...more,
         },
         systemClock,
         new LockEmitter(),
