@@ -4,11 +4,11 @@
  */
 import type { Redis } from 'ioredis';
 
-/** The keys in use: held, reserved, kept, waited for, or not the library's at all. */
-export async function keysInUse(client: Redis): Promise<string[]> {
+/** The keys in use: held, reserved, kept, waited for, or not the library's at all. `now`: the server's clock, in ms. */
+export async function keysInUse(client: Redis, now = Date.now): Promise<string[]> {
   const inUse: string[] = [];
   for (const key of await client.keys('*')) {
-    if ((await recordOf(client, key))?.ended === true) continue;
+    if (((await recordOf(client, key))?.until ?? Infinity) <= now()) continue;
     // It may have expired since the keys were listed.
     if ((await client.exists(key)) === 1) inUse.push(key);
   }

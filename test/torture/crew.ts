@@ -45,6 +45,10 @@ export class Crew implements AsyncDisposable {
     return this.#options.processes;
   }
 
+  get keys(): readonly string[] {
+    return this.#options.keys;
+  }
+
   /** Kills the process at a place (SIGKILL); another takes its place. */
   async replace(place: number): Promise<void> {
     await this.#at(place).worker.kill();

@@ -14,9 +14,6 @@ import { subjects } from './subjects/catalogue.js';
 import type { Subject } from './subjects/subject.js';
 import { runUntilSeen, type Trial } from './trial.js';
 
-/** Less shows nothing. */
-const SHORTEST = 5;
-
 async function main(): Promise<void> {
   const command = parseCommand(process.argv.slice(2));
   const begunAt = new Date();
@@ -37,18 +34,31 @@ async function main(): Promise<void> {
     }
   }
   for (const [what, reason] of skipped) console.log(`Skipped: ${what}: ${reason}`);
-  const seconds = Math.max(SHORTEST, (command.minutes * 60) / planned.length);
-  console.log(`${planned.length} trials of ${seconds.toFixed(0)} s each; seed ${command.seed}.`);
+  const seconds = (command.minutes * 60) / planned.length;
+  console.log(
+    `${planned.length} trials of ${seconds.toFixed(0)} s each, or what a scenario takes at least; seed ${command.seed}.`,
+  );
 
   const trials: Trial[] = [];
+  const undone = new Map<string, string>();
   for (const [index, [scenario, subject]] of planned.entries()) {
-    const trial = await runUntilSeen(scenario, subject, { seconds, seed: command.seed + index });
-    trials.push(trial);
-    console.log(`[${index + 1}/${planned.length}] ${summaryText(trial)}`);
+    const of = `[${index + 1}/${planned.length}]`;
+    try {
+      const options = { seconds, seed: command.seed + index };
+      const trial = await runUntilSeen(scenario, subject, options);
+      trials.push(trial);
+      console.log(`${of} ${summaryText(trial)}`);
+    } catch (error) {
+      // One that could not be carried through says nothing of the others.
+      const what = `${scenario.name}, ${subject.title}`;
+      undone.set(what, error instanceof Error ? error.message : String(error));
+      console.log(`${of} ${what}: not carried through`, error);
+    }
   }
   const markdown = reportMarkdown({
     trials,
     skipped,
+    undone,
     machine,
     begunAt,
     command: ['npm run torture --', ...process.argv.slice(2)].join(' '),
@@ -60,12 +70,13 @@ async function main(): Promise<void> {
   if (file !== undefined) writeFileSync(file, markdown);
   if (command.json !== undefined) writeFileSync(command.json, JSON.stringify(trials, null, 1));
   const failed = trials.filter(({ broken, unseen }) => broken.length + unseen.length > 0);
+  for (const [what, why] of undone) console.log(`Not carried through: ${what}: ${why}`);
   console.log(
     failed.length === 0
       ? 'Every promise was kept, and everything was seen that had to be.'
       : `${failed.length} of ${trials.length} trials failed.`,
   );
-  if (failed.length > 0) process.exitCode = 1;
+  if (failed.length + undone.size > 0) process.exitCode = 1;
 }
 
 function named<T>(

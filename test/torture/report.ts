@@ -5,7 +5,7 @@ import { figure, Table } from '../../bench/table.js';
 import { type Invariant, INVARIANTS } from './judge.js';
 import type { Scenario } from './scenario.js';
 import type { Subject } from './subjects/subject.js';
-import { TTL, type Trial } from './trial.js';
+import type { Trial } from './trial.js';
 
 export interface Report {
   readonly trials: readonly Trial[];
@@ -13,6 +13,8 @@ export interface Report {
   readonly subjects: readonly Subject[];
   /** What wasn't run, and why. */
   readonly skipped: ReadonlyMap<string, string>;
+  /** What could not be carried through, and why. */
+  readonly undone: ReadonlyMap<string, string>;
   readonly machine: Machine;
   readonly begunAt: Date;
   readonly command: string;
@@ -43,10 +45,10 @@ export function summaryText(trial: Trial): string {
   return lines.join('\n');
 }
 
-function recoveryText({ afterCrash, afterOutage }: Trial): string {
+function recoveryText({ afterCrash, afterOutage, ttl }: Trial): string {
   return [
-    ...(afterCrash.length > 0 ? [`; after a crash ${inTtls(afterCrash)} ttl`] : []),
-    ...(afterOutage.length > 0 ? [`; after an outage ${inTtls(afterOutage)} ttl`] : []),
+    ...(afterCrash.length > 0 ? [`; after a crash ${inTtls(afterCrash, ttl)} ttl`] : []),
+    ...(afterOutage.length > 0 ? [`; after an outage ${inTtls(afterOutage, ttl)} ttl`] : []),
   ].join('');
 }
 
@@ -92,16 +94,16 @@ export function reportMarkdown(report: Report): string {
       ].join(', '),
     ),
     '## Recovery',
-    `Until another process held the key, in parts of the ttl (${TTL} ms), median and longest: after its holder was killed, and after the server was back or emptied.`,
+    `Until another process held the key, in parts of the ttl, median and longest: after its holder was killed, and after the server was back or emptied.`,
     perSubject(
       report,
       run.filter(({ name }) =>
         trials.some((t) => t.scenario === name && t.afterCrash.length + t.afterOutage.length > 0),
       ),
-      ({ afterCrash, afterOutage }) =>
+      ({ afterCrash, afterOutage, ttl }) =>
         [
-          ...(afterCrash.length > 0 ? [`crash ${inTtls(afterCrash)}`] : []),
-          ...(afterOutage.length > 0 ? [`server ${inTtls(afterOutage)}`] : []),
+          ...(afterCrash.length > 0 ? [`crash ${inTtls(afterCrash, ttl)}`] : []),
+          ...(afterOutage.length > 0 ? [`server ${inTtls(afterOutage, ttl)}`] : []),
         ].join(', ') || '-',
     ),
     '## Grants and faults',
@@ -180,9 +182,10 @@ function perSubject(
   );
 }
 
-function notRun({ skipped }: Report): string[] {
-  if (skipped.size === 0) return [];
-  return ['## Not run', [...skipped].map(([what, why]) => `- ${what}: ${why}`).join('\n')];
+function notRun({ skipped, undone }: Report): string[] {
+  const all = [...skipped, ...[...undone].map(([what, why]) => [what, `failed: ${why}`] as const)];
+  if (all.length === 0) return [];
+  return ['## Not run', all.map(([what, why]) => `- ${what}: ${why}`).join('\n')];
 }
 
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -191,9 +194,9 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
   return made.markdown();
 }
 
-function inTtls(times: readonly number[]): string {
+function inTtls(times: readonly number[], ttl: number): string {
   const sorted = times.toSorted((a, b) => a - b);
   const at = (part: number): string =>
-    figure((sorted[Math.floor((sorted.length - 1) * part)] ?? Number.NaN) / TTL, 2);
+    figure((sorted[Math.floor((sorted.length - 1) * part)] ?? Number.NaN) / ttl, 2);
   return `${at(0.5)} (longest ${at(1)})`;
 }

@@ -8,7 +8,7 @@
 import { machineNow } from '../../bench/machine-clock.js';
 import type { Crew } from './crew.js';
 import type { Fault, Invariant } from './judge.js';
-import type { Site } from './site.js';
+import type { Site } from './sites/site.js';
 
 export interface Scenario<S extends Site = Site> {
   readonly name: string;
@@ -23,6 +23,14 @@ export interface Scenario<S extends Site = Site> {
   readonly because?: string;
   /** Who must be seen to break what. */
   readonly shows: readonly { readonly subject: string; readonly invariant: Invariant }[];
+  /** In ms, where it must be longer than what the scenario does takes. @default 600 */
+  readonly ttl?: number;
+  /** How long a server that was replaced may go on granting, in ms: what the guard has to reckon with. @default 0 */
+  readonly lag?: number;
+  /** How many keys there are to take. @default 4 */
+  readonly keys?: number;
+  /** How long a trial takes at least, in s: for as long as a fault takes. @default 5 */
+  readonly shortest?: number;
   /** Why it can't be run here, if it can't. */
   unavailable?(): string | undefined;
   open(processes: number): Promise<S>;

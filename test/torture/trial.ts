@@ -11,16 +11,16 @@ import { Crew } from './crew.js';
 import { type Invariant, judge, type Verdict } from './judge.js';
 import { Resource, type WriteCounts } from './resource.js';
 import { type Scenario, Stage } from './scenario.js';
-import type { Site } from './site.js';
+import type { Site } from './sites/site.js';
 import type { Subject } from './subjects/subject.js';
 
 /** Short, so that much happens in a minute; redlock asks for more than 100 ms beyond half of it. */
-export const TTL = 600;
-const WAIT_TIMEOUT = 1_500;
+const DEFAULT_TTL = 600;
+const SHORTEST = 5;
 const COMMAND_TIMEOUT = 250;
 const PROCESSES = 3;
 const CALLERS = 4;
-const KEYS = ['a', 'b', 'c', 'd'];
+const DEFAULT_KEYS = 4;
 /** What a loaded machine may add to a bound. */
 const SLACK = 400;
 /** The longest for which a key may be reserved for a waiter that has died (claim window). */
@@ -36,6 +36,7 @@ export interface TrialOptions {
 export interface Trial extends Verdict, TrialOptions {
   readonly scenario: string;
   readonly subject: string;
+  readonly ttl: number;
   readonly faults: number;
   readonly writes: WriteCounts;
   /** What our promises were, and what of them was broken. */
@@ -48,30 +49,34 @@ export interface Trial extends Verdict, TrialOptions {
 export async function runTrial(
   scenario: Scenario,
   subject: Subject,
-  { seconds, seed }: TrialOptions,
+  { seconds: wanted, seed }: TrialOptions,
 ): Promise<Trial> {
+  const { ttl = DEFAULT_TTL, keys = DEFAULT_KEYS, lag = 0, shortest = SHORTEST } = scenario;
+  const waitTimeout = 2.5 * ttl;
+  const seconds = Math.max(wanted, shortest);
   await using site = await scenario.open(PROCESSES);
   await using resource = await Resource.start();
   await using crew = await Crew.start({
     subject: subject.id,
     processes: PROCESSES,
     callers: CALLERS,
-    keys: KEYS,
-    ttl: TTL,
-    waitTimeout: WAIT_TIMEOUT,
+    keys: Array.from({ length: keys }, (_, n) => `k${n}`),
+    ttl,
+    lag,
+    waitTimeout,
     commandTimeout: COMMAND_TIMEOUT,
-    work: 2 * TTL,
+    work: 2 * ttl,
     resource: resource.port,
     seed,
     whereOf: (place) => site.whereOf(place),
   });
   // A guard may let some time pass before the first grant.
-  await eventually(async () => (await resource.counts()).accepted > 0, { timeout: 20_000 });
-  const stage = new Stage(site, crew, TTL, seededRandom(seed));
+  await eventually(async () => (await resource.counts()).accepted > 0, { timeout: 30_000 });
+  const stage = new Stage(site, crew, ttl, seededRandom(seed));
   await rage(scenario, stage, seconds);
   await site.heal();
-  const unended = await crew.stop(WAIT_TIMEOUT + 2 * TTL + 5_000);
-  const remains = await site.remains(TTL + COMMAND_TIMEOUT + CLAIM_WINDOW + SLACK);
+  const unended = await crew.stop(waitTimeout + 2 * ttl + 5_000);
+  const remains = await site.remains(ttl + COMMAND_TIMEOUT + CLAIM_WINDOW + SLACK);
   const writes = await resource.counts();
   const verdict = judge({
     journals: crew.journals(),
@@ -80,7 +85,7 @@ export async function runTrial(
     remains,
     unended,
     bounds: {
-      acquire: WAIT_TIMEOUT + COMMAND_TIMEOUT + SLACK,
+      acquire: waitTimeout + COMMAND_TIMEOUT + SLACK,
       release: COMMAND_TIMEOUT + SLACK,
     },
   });
@@ -89,7 +94,7 @@ export async function runTrial(
   ];
   return {
     ...verdict,
-    ...{ scenario: scenario.name, subject: subject.id, seconds, seed, writes },
+    ...{ scenario: scenario.name, subject: subject.id, seconds, seed, ttl, writes },
     faults: stage.faults.length,
     promised,
     broken: promised.filter((invariant) => verdict.violations[invariant].length > 0),

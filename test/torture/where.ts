@@ -9,10 +9,18 @@ export interface Address {
 
 export type Where =
   | { readonly kind: 'single'; readonly url: string }
-  | { readonly kind: 'sentinel'; readonly sentinels: readonly Address[]; readonly name: string }
+  | SentinelWhere
   | { readonly kind: 'cluster'; readonly nodes: readonly Address[] }
   /** Independent servers: a quorum. */
   | { readonly kind: 'nodes'; readonly urls: readonly string[] };
+
+interface SentinelWhere {
+  readonly kind: 'sentinel';
+  readonly sentinels: readonly Address[];
+  readonly name: string;
+  readonly username: string;
+  readonly password: string;
+}
 
 /** Clients with ioredis' defaults, as a library's users pass them in: one, or one for each independent node. */
 export function clientsOf(where: Where): (Redis | Cluster)[] {
@@ -27,12 +35,16 @@ function opened(where: Where): (Redis | Cluster)[] {
     case 'single':
       return [new Redis(where.url)];
     case 'sentinel':
-      return [new Redis({ sentinels: [...where.sentinels], name: where.name })];
+      return [new Redis(sentinelOptions(where))];
     case 'cluster':
       return [new Cluster([...where.nodes])];
     case 'nodes':
       return where.urls.map((url) => new Redis(url));
   }
+}
+
+function sentinelOptions({ sentinels, name, username, password }: SentinelWhere) {
+  return { sentinels: [...sentinels], name, username, password };
 }
 
 /** The same as our option `connection`. */
@@ -41,7 +53,7 @@ export function connectionOf(where: Where): LockConnection {
     case 'single':
       return where.url;
     case 'sentinel':
-      return { sentinels: [...where.sentinels], name: where.name };
+      return sentinelOptions(where);
     case 'cluster': {
       // It's duplicated, never used: so it need not connect.
       return new Cluster([...where.nodes], { lazyConnect: true });

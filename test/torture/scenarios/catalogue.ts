@@ -1,6 +1,9 @@
 import type { Scenario } from '../scenario.js';
 import { calm, clientKilled, clientStopped, loopBlocked } from './clients.js';
+import { clockAhead, clockBack } from './clock.js';
+import { clusterFailover, slotMoved } from './cluster.js';
 import { proxyCuts, proxyDelays, proxyRepeats } from './network.js';
+import { failoverLostWrite, failoverPlanned, masterIsolated } from './sentinel.js';
 import {
   evicted,
   flushed,
@@ -29,4 +32,11 @@ export const scenarios: readonly Scenario[] = [
   restartAlways,
   flushed,
   evicted,
+  clockAhead,
+  clockBack,
+  failoverPlanned,
+  failoverLostWrite,
+  masterIsolated,
+  slotMoved,
+  clusterFailover,
 ];

@@ -1,7 +1,7 @@
 /** Clients that fail, over one server. Nothing of that may harm anybody else: all is promised with no options. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { EVERYTHING, type Scenario, type Stage } from '../scenario.js';
-import { SingleSite } from '../site.js';
+import { SingleSite } from '../sites/single.js';
 
 const promises = { promised: EVERYTHING, guarded: EVERYTHING, shows: [] } as const;
 

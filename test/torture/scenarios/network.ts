@@ -1,7 +1,8 @@
 /** Networks that fail between a client and the one server: its proxy cuts, delays, loses, repeats. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { EVERYTHING, type Scenario } from '../scenario.js';
-import { heal, SingleSite } from '../site.js';
+import { SingleSite } from '../sites/single.js';
+import { heal } from '../sites/site.js';
 
 const promises = { promised: EVERYTHING, guarded: EVERYTHING, shows: [] } as const;
 

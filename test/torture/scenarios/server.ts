@@ -9,7 +9,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { machineNow } from '../../../bench/machine-clock.js';
 import { EVERYTHING, everythingBut, type Scenario, type Stage } from '../scenario.js';
-import { DurableSite, SingleSite } from '../site.js';
+import { DurableSite } from '../sites/durable.js';
+import { SingleSite } from '../sites/single.js';
 
 const dataKept = { promised: EVERYTHING, guarded: EVERYTHING, shows: [] } as const;
 

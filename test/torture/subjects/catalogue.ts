@@ -1,11 +1,11 @@
 import { bare } from './bare.js';
-import { ours } from './ours.js';
+import { ours, oursGuarded } from './ours.js';
 import { redisSemaphore } from './redis-semaphore.js';
 import { redlock } from './redlock.js';
 import type { Subject } from './subject.js';
 
 /** Everybody under torture, in the order of the tables. */
-export const subjects: readonly Subject[] = [ours, bare, redisSemaphore, redlock];
+export const subjects: readonly Subject[] = [ours, oursGuarded, bare, redisSemaphore, redlock];
 
 export function subjectOf(id: string): Subject {
   const found = subjects.find((subject) => subject.id === id);

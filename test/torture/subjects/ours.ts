@@ -82,7 +82,7 @@ function variant(
       try {
         // Unknown options are refused before anything is connected.
         const where = { kind: 'single', url: 'redis://127.0.0.1:1' } as const;
-        const options = { where, ttl: 500, waitTimeout: 500, commandTimeout: 100 };
+        const options = { where, ttl: 500, waitTimeout: 500, commandTimeout: 100, lag: 0 };
         void new Locker(optionsFor(options)).close();
         return undefined;
       } catch (error) {
@@ -99,3 +99,12 @@ function variant(
 }
 
 export const ours = variant('ours', 'ours', 'all defaults', 'plain', () => ({}));
+
+/** `longestTtl` and `lag` keep the waiting short; by default they are made for leases of seconds. */
+export const oursGuarded = variant(
+  'ours-guard',
+  'ours, guard',
+  'guard: true, with the longestTtl and lag of the scenario',
+  'guarded',
+  ({ ttl, lag }) => ({ guard: { longestTtl: ttl, lag } }),
+);

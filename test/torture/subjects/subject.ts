@@ -29,6 +29,8 @@ export interface SubjectOptions {
   /** In ms, as all others here. */
   readonly ttl: number;
   readonly waitTimeout: number;
+  /** How long a server that was replaced may go on granting; for those who have a guard. */
+  readonly lag: number;
   /** Of one Redis command; for those who have such a bound. */
   readonly commandTimeout: number;
 }

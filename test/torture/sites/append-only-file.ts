@@ -5,7 +5,7 @@
  */
 import { readdirSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
-import { machineNow } from '../../bench/machine-clock.js';
+import { machineNow } from '../../../bench/machine-clock.js';
 
 const LOOK_EVERY = 20;
 const REMEMBERED = 1_200;
