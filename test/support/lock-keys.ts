@@ -8,6 +8,8 @@ import type { Redis } from 'ioredis';
 export async function keysInUse(client: Redis, now = Date.now): Promise<string[]> {
   const inUse: string[] = [];
   for (const key of await client.keys('*')) {
+    // A server's guard, or in a Cluster a slot's, is of no lock, and stays.
+    if (/^lock:(\{.*\}:)?guard$/.test(key)) continue;
     if (((await recordOf(client, key))?.until ?? Infinity) <= now()) continue;
     // It may have expired since the keys were listed.
     if ((await client.exists(key)) === 1) inUse.push(key);

@@ -9,7 +9,7 @@ import { clientKilled, clientStopped } from './scenarios/clients.js';
 import { proxyCuts } from './scenarios/network.js';
 import { restartAlways, restartEmpty } from './scenarios/server.js';
 import { bare } from './subjects/bare.js';
-import { ours } from './subjects/ours.js';
+import { ours, oursGuarded } from './subjects/ours.js';
 import type { Subject } from './subjects/subject.js';
 import { summaryText } from './report.js';
 import { runUntilSeen } from './trial.js';
@@ -23,6 +23,7 @@ const TRIALS: readonly (readonly [Scenario, Subject])[] = [
   [proxyCuts, ours],
   [restartAlways, ours],
   [restartEmpty, ours],
+  [restartEmpty, oursGuarded],
   [restartEmpty, bare],
 ];
 

@@ -39,14 +39,14 @@ export const failoverLostWrite: Scenario<SentinelSite> = {
   async fault(stage) {
     const { site } = stage;
     const { group } = site;
-    const replicas = await site.cutReplicas();
+    await site.cutReplicas();
     await pause(stage.between(1_000, 2_500));
     const at = machineNow();
     const old = group.master;
     await group.killMaster();
     stage.note('failover', { at, back: machineNow() });
-    await site.restoreReplicas(replicas);
     await old.restart();
+    await site.restoreLinks();
     await pause(stage.ttl);
     await stage.site.settled();
   },

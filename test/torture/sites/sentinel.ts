@@ -1,6 +1,5 @@
 import { eventually } from '../../support/eventually.js';
 import { RedisSentinels, type RedisSentinelsOptions } from '../../support/redis-sentinel.js';
-import type { RedisServer } from '../../support/redis-server.js';
 import type { Where } from '../where.js';
 import { remainsOf, type Site } from './site.js';
 
@@ -19,14 +18,14 @@ export class SentinelSite implements Site {
   }
 
   /** Has the replicas hear nothing any more of what the master writes. */
-  async cutReplicas(): Promise<readonly RedisServer[]> {
-    const { replicas } = this.group;
-    await Promise.all(replicas.map((replica) => this.group.group.cutLink(replica)));
-    return replicas;
+  async cutReplicas(): Promise<void> {
+    const { group, replicas } = this.group;
+    await Promise.all(replicas.map((replica) => group.cutLink(replica)));
   }
 
-  async restoreReplicas(replicas: readonly RedisServer[]): Promise<void> {
-    for (const replica of replicas) await this.group.group.restoreLink(replica);
+  /** All of them, also those of servers that had the cut in the settings with which they came back. */
+  async restoreLinks(): Promise<void> {
+    for (const server of this.group.servers) await this.group.group.restoreLink(server);
   }
 
   /** Waits until all follow one master again: a Sentinel takes some ten seconds to reconfigure one that has come back. */
