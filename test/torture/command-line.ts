@@ -11,6 +11,8 @@ export interface Command {
   readonly seed: number;
   readonly json: string | undefined;
   readonly markdown: string | undefined;
+  /** Files of earlier runs, of which to write the report; undefined: there's to be a run. */
+  readonly report: readonly string[] | undefined;
 }
 
 /** Told by its message alone. */
@@ -26,6 +28,7 @@ export const USAGE = `Usage: npm run torture -- [options]
   --subjects ours,bare   these libraries
   --seed n               draws the same faults again
   --json file            write every trial
+  --report file,file     run nothing: write the report of what earlier runs wrote with --json
   --markdown file        write the report elsewhere than where it's kept, or of a part of the scenarios`;
 
 export function parseCommand(args: string[]): Command {
@@ -40,6 +43,7 @@ export function parseCommand(args: string[]): Command {
         seed: { type: 'string', default: String(Math.floor(Math.random() * 1e6)) },
         json: { type: 'string' },
         markdown: { type: 'string' },
+        report: { type: 'string' },
       },
     }));
   } catch (error) {
@@ -59,6 +63,7 @@ export function parseCommand(args: string[]): Command {
     subjects: list(values.subjects),
     json: values.json,
     markdown: values.markdown,
+    report: list(values.report),
   };
 }
 

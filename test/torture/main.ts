@@ -4,18 +4,24 @@
  * It fails where one of our promises is broken, or where what had to be seen wasn't. Without `--only` and `--subjects` the
  * report goes where it's kept (RESULTS.md, beside this file), else only where `--markdown` says.
  */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { describeMachine } from '../../bench/machine.js';
 import { parseCommand, USAGE, UsageError } from './command-line.js';
-import { reportMarkdown, summaryText } from './report.js';
+import { reportMarkdown, type Run, summaryText } from './report.js';
 import type { Scenario } from './scenario.js';
 import { scenarios } from './scenarios/catalogue.js';
 import { subjects } from './subjects/catalogue.js';
 import type { Subject } from './subjects/subject.js';
 import { runUntilSeen, type Trial } from './trial.js';
 
+const KEPT = process.env['TORTURE_RESULTS'];
+
 async function main(): Promise<void> {
   const command = parseCommand(process.argv.slice(2));
+  if (command.report !== undefined) {
+    const runs = command.report.map((file) => JSON.parse(readFileSync(file, 'utf8')) as Run);
+    return writeReport(runs, command.markdown ?? KEPT);
+  }
   const begunAt = new Date();
   const chosen = {
     scenarios: named(scenarios, ({ name }) => name, command.only, '--only'),
@@ -55,20 +61,17 @@ async function main(): Promise<void> {
       console.log(`${of} ${what}: not carried through`, error);
     }
   }
-  const markdown = reportMarkdown({
-    trials,
-    skipped,
-    undone,
-    machine,
-    begunAt,
+  const run: Run = {
     command: ['npm run torture --', ...process.argv.slice(2)].join(' '),
-    seed: command.seed,
-    ...chosen,
-  });
+    date: begunAt.toISOString().slice(0, 10),
+    machine,
+    skipped: [...skipped],
+    undone: [...undone],
+    trials,
+  };
+  if (command.json !== undefined) writeFileSync(command.json, JSON.stringify(run));
   const complete = command.only === undefined && command.subjects === undefined;
-  const file = command.markdown ?? (complete ? process.env['TORTURE_RESULTS'] : undefined);
-  if (file !== undefined) writeFileSync(file, markdown);
-  if (command.json !== undefined) writeFileSync(command.json, JSON.stringify(trials, null, 1));
+  writeReport([run], command.markdown ?? (complete ? KEPT : undefined));
   const failed = trials.filter(({ broken, unseen }) => broken.length + unseen.length > 0);
   for (const [what, why] of undone) console.log(`Not carried through: ${what}: ${why}`);
   console.log(
@@ -77,6 +80,10 @@ async function main(): Promise<void> {
       : `${failed.length} of ${trials.length} trials failed.`,
   );
   if (failed.length + undone.size > 0) process.exitCode = 1;
+}
+
+function writeReport(runs: readonly Run[], file: string | undefined): void {
+  if (file !== undefined) writeFileSync(file, reportMarkdown(runs, scenarios, subjects));
 }
 
 function named<T>(

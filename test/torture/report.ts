@@ -7,18 +7,22 @@ import type { Scenario } from './scenario.js';
 import type { Subject } from './subjects/subject.js';
 import type { Trial } from './trial.js';
 
-export interface Report {
-  readonly trials: readonly Trial[];
-  readonly scenarios: readonly Scenario[];
-  readonly subjects: readonly Subject[];
-  /** What wasn't run, and why. */
-  readonly skipped: ReadonlyMap<string, string>;
-  /** What could not be carried through, and why. */
-  readonly undone: ReadonlyMap<string, string>;
-  readonly machine: Machine;
-  readonly begunAt: Date;
+/** What one command has run, as it's written with `--json`. */
+export interface Run {
   readonly command: string;
-  readonly seed: number;
+  readonly date: string;
+  readonly machine: Machine;
+  /** What wasn't run, and why. */
+  readonly skipped: readonly (readonly [what: string, why: string])[];
+  /** What could not be carried through, and why. */
+  readonly undone: readonly (readonly [what: string, why: string])[];
+  readonly trials: readonly Trial[];
+}
+
+interface Report {
+  readonly runs: readonly Run[];
+  readonly trials: readonly Trial[];
+  readonly subjects: readonly Subject[];
 }
 
 /** How many violations are described each. */
@@ -52,12 +56,20 @@ function recoveryText({ afterCrash, afterOutage, ttl }: Trial): string {
   ].join('');
 }
 
-export function reportMarkdown(report: Report): string {
-  const { trials, scenarios, subjects, machine, begunAt, command, seed } = report;
+export function reportMarkdown(
+  runs: readonly Run[],
+  scenarios: readonly Scenario[],
+  allSubjects: readonly Subject[],
+): string {
+  const trials = runs.flatMap((one) => one.trials);
+  const subjects = allSubjects.filter(({ id }) => trials.some(({ subject }) => subject === id));
+  const report: Report = { runs, trials, subjects };
   const run = scenarios.filter(({ name }) => trials.some(({ scenario }) => scenario === name));
   return [
     '# Torture: what happens under faults',
-    `Written by \`${command}\` on ${begunAt.toISOString().slice(0, 10)}, seed ${seed}. ${machineText(machine)}`,
+    ...runs.map(
+      ({ command, date, machine }) => `Run by \`${command}\` on ${date}. ${machineText(machine)}`,
+    ),
     [
       'Several processes take locks of a short ttl, work under them and write to a resource, while one fault follows another.',
       'Each writes down when it believed that it held its lock, on the monotonic clock of the machine; afterwards all is put side by side.',
@@ -182,8 +194,11 @@ function perSubject(
   );
 }
 
-function notRun({ skipped, undone }: Report): string[] {
-  const all = [...skipped, ...[...undone].map(([what, why]) => [what, `failed: ${why}`] as const)];
+function notRun({ runs }: Report): string[] {
+  const all = runs.flatMap(({ skipped, undone }) => [
+    ...skipped,
+    ...undone.map(([what, why]) => [what, `could not be carried through: ${why}`] as const),
+  ]);
   if (all.length === 0) return [];
   return ['## Not run', all.map(([what, why]) => `- ${what}: ${why}`).join('\n')];
 }

@@ -21,7 +21,7 @@ export const clusterFailover: Scenario<ClusterSite> = {
   keys: 8,
   lag: NODE_TIMEOUT,
   pauses: [1_500, 3_000],
-  shortest: 60,
+  shortest: 40,
   open: () => ClusterSite.open(NODE_TIMEOUT),
   async fault(stage) {
     const { site } = stage;

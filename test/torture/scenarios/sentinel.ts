@@ -9,7 +9,7 @@ import { everythingBut, type Scenario } from '../scenario.js';
 import { SentinelSite } from '../sites/sentinel.js';
 
 /** How long a Sentinel waits until it takes a server for gone, in ms. */
-const DOWN_AFTER = 300;
+const DOWN_AFTER = 800;
 /** How old the last word of a replica may be for a master to take writes, in s. */
 const MAX_LAG = 2;
 
@@ -22,7 +22,7 @@ const common = {
   keys: 8,
   lag: (MAX_LAG + 1) * 1_000,
   pauses: [1_500, 3_000],
-  shortest: 60,
+  shortest: 40,
 } as const;
 
 export const failoverLostWrite: Scenario<SentinelSite> = {

@@ -28,10 +28,17 @@ export class SentinelSite implements Site {
     for (const server of this.group.servers) await this.group.group.restoreLink(server);
   }
 
-  /** Waits until all follow one master again: a Sentinel takes some ten seconds to reconfigure one that has come back. */
+  /**
+   * Waits until all follow one master again: a Sentinel takes some ten seconds to reconfigure one that has come back. On a
+   * busy machine it may have elected another meanwhile.
+   */
   async settled(): Promise<void> {
-    const inSync = () => this.group.inSync().then(() => true);
-    await eventually(inSync, { timeout: 60_000, interval: 100, message: 'all follow the master' });
+    const settled = async () => {
+      await this.group.elected();
+      await this.group.inSync();
+      return true;
+    };
+    await eventually(settled, { timeout: 60_000, message: 'all follow the master' });
   }
 
   async heal(): Promise<void> {}
