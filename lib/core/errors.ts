@@ -81,10 +81,22 @@ export class LockTimeoutError extends LockError {
 /**
  * Why a lock can't be had, whoever holds it: `unreachable` (no connection), `no-answer` (connected, but no reply within
  * `commandTimeout`, or the connection broke), `refused` (Redis answered with an error), `replicas` (too few have confirmed
- * the grant), `guard` (the server may have forgotten leases that still run), `shutting-down` (this process is closing).
+ * the grant), `guard` (the server may have forgotten leases that still run), `quorum` (of several independent nodes too few
+ * answered), `shutting-down` (this process is closing).
  */
 export type UnavailableReason =
-  'unreachable' | 'no-answer' | 'refused' | 'replicas' | 'guard' | 'shutting-down';
+  'unreachable' | 'no-answer' | 'refused' | 'replicas' | 'guard' | 'quorum' | 'shutting-down';
+
+/** What one of several independent nodes said. */
+export interface NodeAnswer {
+  /** Its address, without credentials. */
+  readonly node: string;
+  /** `late`: the command came too late to be followed; `done`, `taken`: it was followed, or the key isn't this token's there. */
+  readonly answer: 'granted' | 'busy' | 'late' | 'done' | 'taken' | UnavailableReason;
+  /** Who holds the key there, where the node is busy and says so. */
+  readonly holder?: string;
+  readonly cause?: unknown;
+}
 
 /** What more is known, by reason. */
 export interface UnavailableFacts {
@@ -93,6 +105,8 @@ export interface UnavailableFacts {
   /** `replicas`: how many have confirmed the grant, and how many were to. */
   readonly confirmed?: number | undefined;
   readonly wanted?: number | undefined;
+  /** `quorum`: what each node answered. */
+  readonly nodes?: readonly NodeAnswer[] | undefined;
 }
 
 const UNAVAILABLE_REMEDY: Record<UnavailableReason, string> = {
@@ -105,6 +119,8 @@ const UNAVAILABLE_REMEDY: Record<UnavailableReason, string> = {
     'Too few replicas have confirmed the grant, so that a failover could lose it, and it was undone: check the replicas and their links, or change the option `replicas`.',
   guard:
     'The server may have forgotten leases that still run (it restarted, was promoted, or lost its data), so that it grants nothing new for a while: try again after `retryAfter`. On a new installation, call initializeGuard() once.',
+  quorum:
+    'Too few of the Redis nodes could be asked: check those that did not answer, or raise nodeTimeout.',
   'shutting-down':
     'This process is shutting down and grants no more locks: let another replica serve the call.',
 };
@@ -123,12 +139,14 @@ export class LockUnavailableError extends LockError {
   readonly confirmed: number | undefined;
   /** With reason `replicas`: how many were to confirm it. */
   readonly wanted: number | undefined;
+  /** With reason `quorum`: what each of the nodes answered, where it's known. */
+  readonly nodes: readonly NodeAnswer[] | undefined;
 
   constructor(
     key: string | undefined,
     reason: UnavailableReason,
     cause?: unknown,
-    { retryAfter, confirmed, wanted }: UnavailableFacts = {},
+    { retryAfter, confirmed, wanted, nodes }: UnavailableFacts = {},
   ) {
     const subject =
       key === undefined ? 'Locks are unavailable' : `The lock ${quote(key)} is unavailable`;
@@ -140,11 +158,13 @@ export class LockUnavailableError extends LockError {
           : '';
     const remedy =
       reason === 'guard' && retryAfter === undefined ? GUARD_FAILED : UNAVAILABLE_REMEDY[reason];
-    super(`${subject}${known}. ${remedy}`, key, cause);
+    const told = nodes === undefined ? '' : ` ${nodes.map(answerOf).join('; ')}.`;
+    super(`${subject}${known}. ${remedy}${told}`, key, cause);
     this.reason = reason;
     this.retryAfter = retryAfter;
     this.confirmed = confirmed;
     this.wanted = wanted;
+    this.nodes = nodes;
   }
 }
 
@@ -270,6 +290,12 @@ export class LockSafetyError extends LockError {
     );
     this.diagnosis = diagnosis;
   }
+}
+
+function answerOf({ node, answer, holder, cause }: NodeAnswer): string {
+  const { message = '' } = (cause ?? {}) as Partial<Error>;
+  const why = holder ?? message;
+  return `${node}: ${answer}${why === '' ? '' : ` (${why})`}`;
 }
 
 function described({ host, pid, application, reason }: ForcedBy): string {

@@ -1,6 +1,5 @@
 import type { Access } from './access.js';
 import type { LockBackend, LockState } from './backend/lock-backend.js';
-import { LockUnavailableError } from './errors.js';
 import { EVERY_KEY, KeyPattern } from './key-pattern.js';
 import { LockName } from './lock-name.js';
 import { unavailableError } from './wait-queue.js';
@@ -49,7 +48,7 @@ export class Inspection {
     if (pattern.exact !== undefined) return [LockName.of(prefix, pattern.exact)];
     const outcome = await this.backend.names(prefix, pattern);
     if (outcome.kind === 'unavailable') {
-      throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
+      throw unavailableError(undefined, outcome);
     }
     return outcome.names;
   }

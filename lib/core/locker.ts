@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
-import { type Access, checkReentry } from './access.js';
+import { type Access, capacityOf, checkReentry } from './access.js';
 import { Agenda } from './agenda.js';
 import { openBackend } from './backend/open-backend.js';
 import type {
@@ -42,6 +42,7 @@ import {
   resolveForceReleaseOptions,
   resolveLockerOptions,
   resolveLockOptions,
+  quorumLimitError,
 } from './options.js';
 import { Reentry, type ReentryRequest } from './reentry.js';
 import { Renewal } from './renewal.js';
@@ -150,7 +151,7 @@ export class Locker {
     this.#clock = detached(parts.clock ?? systemClock, this.#outside);
     const random = parts.random ?? Math.random;
     const { commandTimeout } = this.#options;
-    this.#backend = parts.backend ?? openBackend(this.#options, this.#clock, this.#events);
+    this.#backend = parts.backend ?? openBackend(this.#options, this.#clock, random, this.#events);
     this.#cleanUp = new CleanUp(this.#backend, this.#clock, random);
     this.#renewal = new Renewal(this.#backend, this.#clock, random, this.#events);
     this.#deadlines = new Agenda(this.#clock, true, () => this.#timeOut());
@@ -273,8 +274,7 @@ export class Locker {
       }
       return true;
     }
-    if (requireConnection || safety === 'strict')
-      throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
+    if (requireConnection || safety === 'strict') throw unavailableError(undefined, outcome);
     return false;
   }
 
@@ -676,6 +676,9 @@ export class Locker {
         const { within: given, ...lockOptions } = options;
         within = given;
         resolved = resolveLockOptions(lockOptions, resolved);
+      }
+      if (!this.#backend.countsHolders && resolved.access.startsWith('limit:')) {
+        throw quorumLimitError(capacityOf(resolved.access));
       }
       const onBusy = onBusyOf(resolved.onBusy);
       // Anything but an array is left to the check of a single key.

@@ -1,8 +1,9 @@
 import type { Cluster, Redis, RedisOptions } from 'ioredis';
 
-import { type Access, accessOf } from './access.js';
+import { type Access, accessOf, capacityOf } from './access.js';
 import { type Duration, LONGEST_DURATION, millisecondsOf } from './duration.js';
 import { LockConfigError } from './errors.js';
+import { addressOf } from './redis/server-address.js';
 import type { LockLayout } from './survey.js';
 
 /**
@@ -75,14 +76,26 @@ export interface LockOptions {
  */
 export type LockConnection = string | RedisOptions | Redis | Cluster;
 
+/**
+ * Three or more independent Redis servers, each a URL, ioredis options or an ioredis instance: a lock is held where a majority
+ * of them grants it (Redlock).
+ */
+export type QuorumConnection = readonly (string | RedisOptions | Redis)[];
+
 /** What a {@link Locker} is made with: where it finds Redis, and the defaults of every lock it takes. */
 export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
-  connection: LockConnection;
+  connection: LockConnection | QuorumConnection;
   /**
    * How long one Redis command may take before its outcome counts as unknown.
    * @default '1s'
    */
   commandTimeout?: Duration;
+  /**
+   * How long one of several independent nodes may take to answer, at most `commandTimeout`: then the others decide without
+   * it. For a `connection` of several nodes only. Well below the ttl, and well above what a node takes to answer.
+   * @default '200ms', or `commandTimeout` where that is shorter
+   */
+  nodeTimeout?: Duration;
   /**
    * Whether `connect()` (in Nest: the boot) fails while Redis can't be reached. By default it succeeds, says so by
    * an event, and calls fail with `LockUnavailableError` until Redis is there.
@@ -269,9 +282,10 @@ export interface ResolvedBackoff {
 }
 
 export interface ResolvedLockerOptions {
-  readonly connection: LockConnection;
+  readonly connection: LockConnection | QuorumConnection;
   readonly defaults: ResolvedLockOptions;
   readonly commandTimeout: number;
+  readonly nodeTimeout: number;
   readonly requireConnection: boolean;
   readonly drainTimeout: number;
   readonly localHandover: boolean;
@@ -301,6 +315,9 @@ const DEFAULTS: ResolvedLockOptions = {
 };
 
 const DEFAULT_COMMAND_TIMEOUT = 1_000;
+const DEFAULT_NODE_TIMEOUT = 200;
+/** Of two nodes, a majority is both: less available than one, and no safer. */
+const FEWEST_NODES = 3;
 const DEFAULT_DRAIN_TIMEOUT = 10_000;
 const DEFAULT_BACKOFF: ResolvedBackoff = { first: 20, longest: 500 };
 /** A waiter must look at a key while it's reserved for it, which is for a second. */
@@ -346,6 +363,7 @@ const BACKOFF_CHECKS: Record<'first' | 'longest', Check> = {
 const LOCKER_OPTION_CHECKS = {
   connection,
   commandTimeout: (option: string, value: unknown) => duration(option, value, 10),
+  nodeTimeout: (option: string, value: unknown) => duration(option, value, 10),
   requireConnection: boolean,
   drainTimeout: (option: string, value: unknown) => duration(option, value, 1),
   localHandover: boolean,
@@ -414,12 +432,13 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     throw invalid(
       'connection',
       undefined,
-      "a URL, ioredis options, an ioredis instance, or 'memory'",
+      "a URL, ioredis options, an ioredis instance, an array of three or more of these, or 'memory'",
     );
   }
   const {
     connection: where,
     commandTimeout,
+    nodeTimeout,
     requireConnection,
     drainTimeout,
     localHandover,
@@ -434,7 +453,11 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
   } = given;
   const timeout = (commandTimeout as number | undefined) ?? DEFAULT_COMMAND_TIMEOUT;
   const onRedis = where !== 'memory';
-  const confirmedBy = resolvedReplicas(confirmation as CheckedReplicas | undefined, timeout);
+  const ofNode = nodeTimeoutOf(nodeTimeout as number | undefined, timeout, isQuorum(where));
+  const confirmedBy = resolvedReplicas(
+    confirmation as CheckedReplicas | undefined,
+    isQuorum(where) ? ofNode : timeout,
+  );
   if (!onRedis && confirmedBy !== undefined) throw needsRedis('replicas', confirmation);
   const plain = withDefaults(defaults, DEFAULTS);
   // What `strict` promises, nothing holds without it.
@@ -443,9 +466,10 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
   if (!onRedis && guardedBy !== undefined) throw needsRedis('guard', guarding);
   const bounds = boundsOf(confirmedBy, guardedBy);
   const resolved: ResolvedLockerOptions = {
-    connection: where as LockConnection,
+    connection: where as LockConnection | QuorumConnection,
     defaults: bounds === undefined ? plain : withinBounds({ ...plain, bounds }),
     commandTimeout: timeout,
+    nodeTimeout: ofNode,
     requireConnection: (requireConnection as boolean | undefined) ?? false,
     drainTimeout: (drainTimeout as number | undefined) ?? DEFAULT_DRAIN_TIMEOUT,
     localHandover: (localHandover as boolean | undefined) ?? true,
@@ -457,6 +481,9 @@ export function resolveLockerOptions(options: LockerOptions): ResolvedLockerOpti
     safety: (safety as ResolvedLockerOptions['safety'] | undefined) ?? 'report',
     guard: guardedBy,
   };
+  if (isQuorum(where) && resolved.defaults.access.startsWith('limit:')) {
+    throw quorumLimitError(capacityOf(resolved.defaults.access));
+  }
   return resolved;
 }
 
@@ -483,6 +510,35 @@ function needsRedis(option: string, value: unknown): LockConfigError {
     "left out with connection 'memory'",
     'There is no server that could lose its data while this process goes on.',
   );
+}
+
+export function isQuorum(where: unknown): where is QuorumConnection {
+  return Array.isArray(where);
+}
+
+/** For who asks for a limit on several independent nodes. */
+export function quorumLimitError(limited: number): LockConfigError {
+  return new LockConfigError(
+    `Expected option \`limit\` to be left out where \`connection\` is several independent nodes, got ${limited}: each node counts for itself, and majorities that overlap in one node only let in more than the limit. Use one Redis for it, or ${limited} keys of one holder each.`,
+    'limit',
+    limited,
+  );
+}
+
+function nodeTimeoutOf(
+  given: number | undefined,
+  commandTimeout: number,
+  ofQuorum: boolean,
+): number {
+  if (given === undefined) return Math.min(DEFAULT_NODE_TIMEOUT, commandTimeout);
+  if (!ofQuorum) {
+    const hint = 'For one Redis, it is commandTimeout that counts.';
+    throw invalid('nodeTimeout', given, 'left out where `connection` is one Redis', hint);
+  }
+  if (given > commandTimeout) {
+    throw invalid('nodeTimeout', given, `at most \`commandTimeout\`, ${commandTimeout} ms`);
+  }
+  return given;
 }
 
 /** @throws LockConfigError that names the option, its value and the remedy. */
@@ -697,6 +753,7 @@ function text(option: string, value: unknown, longest: number): string {
 
 function connection(option: string, value: unknown): unknown {
   if (value === 'memory') return value;
+  if (Array.isArray(value)) return nodes(option, value);
   if (
     typeof value === 'string'
       ? /^rediss?:\/\/./.test(value)
@@ -707,8 +764,39 @@ function connection(option: string, value: unknown): unknown {
   throw invalid(
     option,
     value,
-    "a URL that begins with redis:// or rediss://, ioredis options, an ioredis instance or Cluster, or 'memory'",
+    "a URL that begins with redis:// or rediss://, ioredis options, an ioredis instance or Cluster, an array of three or more independent ones, or 'memory'",
   );
+}
+
+function nodes(option: string, value: readonly unknown[]): readonly unknown[] {
+  if (value.length < FEWEST_NODES) {
+    throw invalid(
+      option,
+      value,
+      `at least ${FEWEST_NODES} independent nodes, where it's an array`,
+      `It has ${value.length}: with fewer than ${FEWEST_NODES}, one that fails stops all. For one Redis, give it without the array.`,
+    );
+  }
+  const known = new Map<string, number>();
+  for (const [index, node] of value.entries()) {
+    const at = `${option}[${index}]`;
+    const isOther =
+      node === 'memory' || (node as { isCluster?: unknown } | null)?.isCluster === true;
+    if (isOther || Array.isArray(node)) {
+      throw invalid(at, node, 'a URL, ioredis options or an ioredis instance of one server');
+    }
+    const address = addressOf(connection(at, node) as QuorumConnection[number]);
+    const before = known.get(address);
+    if (before !== undefined) {
+      throw new LockConfigError(
+        `Expected the nodes in option \`${option}\` to be independent servers, got ${address} twice (${option}[${before}] and ${at}): one server must not count twice. Name each once, whatever the database.`,
+        at,
+        node,
+      );
+    }
+    known.set(address, index);
+  }
+  return value;
 }
 
 export function invalid(

@@ -339,8 +339,10 @@ export class WaitQueue implements LineOwner<LockRequest> {
         stand.left = queues ? lifeOf(ttl) : 0;
         stand.unavailable = undefined;
         stand.sequence = outcome.sequence ?? stand.sequence;
+        if (outcome.spent === true) this.#renewStand(stand);
         break;
       case 'late':
+        if (outcome.spent === true) this.#renewStand(stand);
         break;
       case 'unavailable':
         // Cut short by the caller's own deadline, it says nothing of the server.
@@ -349,7 +351,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
         }
         if (outcome.mayHaveRun) {
           this.context.cleanUp.cancel({ name: this.name, token: stand.token, ttl }, notAfter);
-          this.#changeStand({ ...stand, token: this.context.newToken(), left: 0 });
+          this.#renewStand(stand);
         }
         break;
     }
@@ -386,6 +388,11 @@ export class WaitQueue implements LineOwner<LockRequest> {
       const { told, sequence } = stand;
       this.#changeStand({ ...newStand(this.context.newToken(), access), told, sequence });
     }
+  }
+
+  /** Its token isn't used again; what it may have left is being undone. */
+  #renewStand(stand: Stand): void {
+    this.#changeStand({ ...stand, token: this.context.newToken(), left: 0 });
   }
 
   #changeStand(next: Stand | undefined): void {
@@ -588,7 +595,7 @@ function newStand(token: string, access: Access): Stand {
 
 /** The error for a backend that can't be asked. */
 export function unavailableError(
-  key: string,
+  key: string | undefined,
   { reason, cause, facts }: Unavailable,
 ): LockUnavailableError {
   return new LockUnavailableError(key, reason, cause, facts);

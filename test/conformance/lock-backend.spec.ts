@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, expect } from '@jest/globals';
 import { Cluster, Redis } from 'ioredis';
 import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
+import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
 import { RedisBackend, type RedisBackendOptions } from '../../lib/core/backend/redis-backend.js';
 import type { LockBackend } from '../../lib/core/backend/lock-backend.js';
 import { systemClock } from '../../lib/core/clock.js';
@@ -17,10 +18,12 @@ import { type BackendStore, describeLockBackend } from './lock-backend.suite.js'
 
 let standalone: RedisServer;
 let clusterNode: RedisServer;
+let nodes: RedisServer[];
 
 beforeAll(async () => {
-  [standalone, clusterNode] = await Promise.all([
+  [standalone, nodes, clusterNode] = await Promise.all([
     RedisServer.start(),
+    RedisServer.startMany(3),
     RedisServer.start({ kind: 'cluster-node' }),
   ]);
   await clusterNode.command('CLUSTER', 'ADDSLOTSRANGE', '0', '16383');
@@ -30,7 +33,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await Promise.all([standalone.stop(), clusterNode.stop()]);
+  await Promise.all([standalone, clusterNode, ...nodes].map((server) => server.stop()));
 });
 
 /** All under which the suite takes locks: each has a guard of its own. */
@@ -111,6 +114,13 @@ describeLockBackend(
   describeAccess,
 );
 
+describeLockBackend(
+  'quorum of 3',
+  () => openQuorumStore(nodes),
+  { ...KNOWS, byMajority: true },
+  describeAccess,
+);
+
 describeLockBackend('memory', async () => openMemoryStore(), KNOWS, describeAccess);
 
 async function openRedisStore(
@@ -144,23 +154,78 @@ async function openRedisStore(
     setFence: async (name, fence) => {
       await client.set(name.owner, freeRecord(fence), 'PX', 7_200_000);
     },
-    contents: async () => {
-      const keys = await client.keys('*');
-      const entries = await Promise.all(
-        keys.map(async (key) => {
-          const [ttl, record] = [await client.pttl(key), await recordOf(client, key)];
-          if (record === undefined) return [{ key, ttl, isFence: false }];
-          const lasts = { key, ttl: record.until - Date.now(), isFence: false };
-          return [...(record.ended ? [] : [lasts]), { key, ttl, isFence: true }];
-        }),
-      );
-      // Some may have expired between the looks.
-      return entries.flat().filter(({ ttl }) => ttl !== -2);
-    },
+    contents: () => contentsOf(client),
     close: async () => {
       client.disconnect();
     },
   };
+}
+
+async function openQuorumStore(servers: readonly RedisServer[]): Promise<BackendStore> {
+  const clients = servers.map(({ url }) => new Redis(url));
+  const onAll = <T>(look: (client: Redis) => Promise<T>) => Promise.all(clients.map(look));
+  await onAll((client) => client.flushall());
+  let open = 0;
+  return {
+    open: () => {
+      open += 1;
+      return new QuorumBackend(
+        {
+          connection: servers.map(({ url }) => url),
+          commandTimeout: 2_000,
+          nodeTimeout: 2_000,
+          prefix: 'lock',
+          wakeUp: 'publish',
+          application: 'conformance',
+        },
+        systemClock,
+        Math.random,
+        new LockEmitter(),
+      );
+    },
+    noticesClosed: async () => {
+      open -= 1;
+      await eventually(async () =>
+        (await onAll((client) => client.pubsub('CHANNELS', 'lock:wake:*'))).every(
+          (channels) => channels.length === open,
+        ),
+      );
+    },
+    loseData: async () => {
+      await onAll((client) => client.flushall());
+    },
+    setFence: async (name, fence) => {
+      await onAll((client) => client.set(name.owner, freeRecord(fence), 'PX', 7_200_000));
+    },
+    // What stays for longest anywhere.
+    contents: async () => {
+      const all = new Map<string, { key: string; ttl: number; isFence: boolean }>();
+      for (const entry of (await onAll(contentsOf)).flat()) {
+        const what = `${entry.key} ${entry.isFence}`;
+        const before = all.get(what)?.ttl ?? 0;
+        const ttl = Math.min(before, entry.ttl) < 0 ? -1 : Math.max(before, entry.ttl);
+        all.set(what, { ...entry, ttl });
+      }
+      return [...all.values()];
+    },
+    close: async () => {
+      for (const client of clients) client.disconnect();
+    },
+  };
+}
+
+async function contentsOf(client: Redis): ReturnType<BackendStore['contents']> {
+  const keys = await client.keys('*');
+  const entries = await Promise.all(
+    keys.map(async (key) => {
+      const [ttl, record] = [await client.pttl(key), await recordOf(client, key)];
+      if (record === undefined) return [{ key, ttl, isFence: false }];
+      const lasts = { key, ttl: record.until - Date.now(), isFence: false };
+      return [...(record.ended ? [] : [lasts]), { key, ttl, isFence: true }];
+    }),
+  );
+  // Some may have expired between the looks.
+  return entries.flat().filter(({ ttl }) => ttl !== -2);
 }
 
 function openMemoryStore(): BackendStore {

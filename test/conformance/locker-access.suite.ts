@@ -13,7 +13,29 @@ import type { LockerOptions } from '../../lib/core/options.js';
 import { eventually } from '../support/eventually.js';
 import type { LockerStore } from './locker.suite.js';
 
-export function describeLockerAccess(title: string, openStore: () => Promise<LockerStore>): void {
+/** What isn't offered everywhere. */
+export interface LockerTraits {
+  /** Limits; without, they're refused. */
+  readonly limits: boolean;
+  /** Circles of callers in several processes are found. */
+  readonly findsCircles: boolean;
+}
+
+export function describeLockerAccess(
+  title: string,
+  openStore: () => Promise<LockerStore>,
+  traits: LockerTraits = { limits: true, findsCircles: true },
+): void {
+  const itWithLimits = traits.limits ? it : it.skip;
+  const itFindsCircles = traits.findsCircles ? it : it.skip;
+  for (const [trait, isOffered] of Object.entries(traits)) {
+    if (!isOffered) process.stdout.write(`${title}: not offered, so not tested: ${trait}\n`);
+  }
+  /** Those of which limits aren't, where these aren't offered. */
+  function offered<T extends object | readonly object[]>(options: readonly T[]): readonly T[] {
+    return options.filter((one) => traits.limits || !JSON.stringify(one).includes('limit'));
+  }
+
   describe(`Locker: ${title}`, () => {
     let store: LockerStore;
     let locker: Locker;
@@ -262,7 +284,22 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
     });
 
     describe('limit', () => {
-      it.each([1, 2, 5])('lets %i in at once, over all processes', async (limit) => {
+      if (!traits.limits) {
+        it('is refused, with the reason, for one key and for several', async () => {
+          for (const asked of [
+            locker.acquire(key, { limit: 3 }),
+            locker.tryAcquire(key, { limit: 3 }),
+            locker.using([key, newKey()], { limit: 3 }, () => 1),
+          ]) {
+            const error = await rejection(asked);
+            expect(error).toMatchObject({ code: 'LOCK_CONFIG', option: 'limit', value: 3 });
+            expect((error as Error).message).toMatch(/majorities.*Use one Redis/);
+          }
+          expect(await store.leftovers()).toEqual([]);
+        });
+      }
+
+      itWithLimits.each([1, 2, 5])('lets %i in at once, over all processes', async (limit) => {
         const section = counted();
         await Promise.all(
           Array.from({ length: 40 }, (_, i) =>
@@ -274,31 +311,34 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         expect(section.most).toBeGreaterThanOrEqual(Math.min(limit, 2));
       });
 
-      it('gives places in the order in which they were asked for, also within a process', async () => {
-        const held = [
-          await locker.acquire(key, { limit: 2 }),
-          await other.acquire(key, { limit: 2 }),
-        ];
-        const order: number[] = [];
-        const waiting: Promise<unknown>[] = [];
-        for (const [index, one] of [locker, locker, other, locker].entries()) {
-          waiting.push(
-            one.using(key, { limit: 2 }, async () => {
-              order.push(index);
-              await new Promise((resolve) => setTimeout(resolve, 5));
-            }),
-          );
-          // In the order of their calls, as far as a process can tell another's from its own.
-          const since = performance.now();
-          await eventually(() => performance.now() - since > 20);
-        }
-        await held[0]?.release();
-        await Promise.all(waiting);
-        await held[1]?.release();
-        expect(order).toEqual([0, 1, 2, 3]);
-      });
+      itWithLimits(
+        'gives places in the order in which they were asked for, also within a process',
+        async () => {
+          const held = [
+            await locker.acquire(key, { limit: 2 }),
+            await other.acquire(key, { limit: 2 }),
+          ];
+          const order: number[] = [];
+          const waiting: Promise<unknown>[] = [];
+          for (const [index, one] of [locker, locker, other, locker].entries()) {
+            waiting.push(
+              one.using(key, { limit: 2 }, async () => {
+                order.push(index);
+                await new Promise((resolve) => setTimeout(resolve, 5));
+              }),
+            );
+            // In the order of their calls, as far as a process can tell another's from its own.
+            const since = performance.now();
+            await eventually(() => performance.now() - since > 20);
+          }
+          await held[0]?.release();
+          await Promise.all(waiting);
+          await held[1]?.release();
+          expect(order).toEqual([0, 1, 2, 3]);
+        },
+      );
 
-      it('refuses another limit for a key that is held, and names both', async () => {
+      itWithLimits('refuses another limit for a key that is held, and names both', async () => {
         const lock = await locker.acquire(key, { limit: 3 });
         for (const asked of [
           other.acquire(key, { limit: 5 }),
@@ -314,22 +354,25 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         await lock.release();
       });
 
-      it('in a line of callers refuses the one that gave another, not the one behind it', async () => {
-        const held = await other.acquire(key, { limit: 1 });
-        const first = locker.acquire(key, { limit: 1 });
-        await pending(1);
-        const controller = new AbortController();
-        const bad = rejection(locker.acquire(key, { limit: 5, signal: controller.signal }));
-        const good = locker.acquire(key, { limit: 1 });
-        await held.release();
-        const lock = await first;
-        controller.abort();
-        await bad;
-        await lock.release();
-        const after = await good;
-        expect(after.access).toBe('limit:1');
-        await after.release();
-      });
+      itWithLimits(
+        'in a line of callers refuses the one that gave another, not the one behind it',
+        async () => {
+          const held = await other.acquire(key, { limit: 1 });
+          const first = locker.acquire(key, { limit: 1 });
+          await pending(1);
+          const controller = new AbortController();
+          const bad = rejection(locker.acquire(key, { limit: 5, signal: controller.signal }));
+          const good = locker.acquire(key, { limit: 1 });
+          await held.release();
+          const lock = await first;
+          controller.abort();
+          await bad;
+          await lock.release();
+          const after = await good;
+          expect(after.access).toBe('limit:1');
+          await after.release();
+        },
+      );
 
       it('is a whole number, and not given together with a mode', async () => {
         for (const limit of [0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '3', null]) {
@@ -340,7 +383,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         expect(await rejection(both)).toMatchObject({ code: 'LOCK_CONFIG', option: 'limit' });
       });
 
-      it('as a default gives way to a mode, and a mode to a limit', async () => {
+      itWithLimits('as a default gives way to a mode, and a mode to a limit', async () => {
         const limited = open({ limit: 2 });
         const shared = open({ mode: 'shared' });
         expect((await limited.acquire(newKey())).access).toBe('limit:2');
@@ -352,7 +395,8 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
 
     describe('re-entry', () => {
       it('into the same access: on the same lease, no second place', async () => {
-        for (const options of [{ mode: 'shared' }, { limit: 1 }, { limit: 2 }] as const) {
+        const all = [{ mode: 'shared' }, { limit: 1 }, { limit: 2 }] as const;
+        for (const options of offered(all)) {
           await locker.using(key, options, (outer) =>
             locker.using(key, options, async (inner) => {
               expect(inner.fencingToken).toBe(outer.fencingToken);
@@ -363,7 +407,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
       });
 
       it('into anything from an exclusive lock', async () => {
-        for (const options of [{ mode: 'shared' }, { limit: 2 }] as const) {
+        for (const options of offered([{ mode: 'shared' }, { limit: 2 }] as const)) {
           await locker.using(key, () =>
             locker.using(key, options, async () => {
               expect(await other.tryAcquire(key, options)).toBeNull();
@@ -373,11 +417,12 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
       });
 
       it('from a shared lock into an exclusive one is refused at once: it would wait for itself', async () => {
-        for (const [held, asked] of [
+        const all = [
           [{ mode: 'shared' }, { mode: 'exclusive' }],
           [{ limit: 2 }, { mode: 'exclusive' }],
           [{ mode: 'shared' }, { limit: 2 }],
-        ] as const) {
+        ] as const;
+        for (const [held, asked] of offered(all)) {
           await locker.using(key, held, async () => {
             const error = await rejection(locker.acquire(key, asked));
             expect(error).toBeInstanceOf(LockDeadlockError);
@@ -463,9 +508,11 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
       });
 
       it('is refused with a limit, while the lock was entered again, and after its release', async () => {
-        const limited = await locker.acquire(key, { limit: 2 });
-        expect(await rejection(limited.downgrade())).toMatchObject({ code: 'LOCK_CONFIG' });
-        await limited.release();
+        for (const options of offered([{ limit: 2 }])) {
+          const limited = await locker.acquire(key, options);
+          expect(await rejection(limited.downgrade())).toMatchObject({ code: 'LOCK_CONFIG' });
+          await limited.release();
+        }
         await locker.using(key, async (lock) => {
           await locker.using(key, async () => {
             expect(await rejection(lock.downgrade())).toMatchObject({ code: 'LOCK_CONFIG' });
@@ -745,7 +792,7 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         return Promise.allSettled(chains);
       }
 
-      it.each([2, 3])(
+      itFindsCircles.each([2, 3])(
         '%i of several processes in a circle: one is refused, soon, the others go on',
         async (size) => {
           const names = Array.from({ length: size }, newKey);
@@ -861,27 +908,30 @@ export function describeLockerAccess(title: string, openStore: () => Promise<Loc
         expect(await Promise.all(chains)).toEqual(['done', 'done', 'done']);
       });
 
-      it('one who waits for a place of several is not in a circle: another may leave', async () => {
-        const more = newKey();
-        const limit = { limit: 2 };
-        const free = await locker.acquire(key, limit);
-        let start!: () => void;
-        const go = new Promise<void>((resolve) => (start = resolve));
-        const one = locker.using(key, limit, async () => {
-          await go;
-          return locker.using(more, async () => 'one');
-        });
-        const two = locker.using(more, async () => {
-          await go;
-          return locker.using(key, limit, async () => 'two');
-        });
-        await eventually(async () => (await other.inspect(more)).held.length === 1);
-        await eventually(async () => (await other.inspect(key)).held.length === 2);
-        start();
-        await pending(1);
-        await free.release();
-        expect(await Promise.all([one, two])).toEqual(['one', 'two']);
-      });
+      itWithLimits(
+        'one who waits for a place of several is not in a circle: another may leave',
+        async () => {
+          const more = newKey();
+          const limit = { limit: 2 };
+          const free = await locker.acquire(key, limit);
+          let start!: () => void;
+          const go = new Promise<void>((resolve) => (start = resolve));
+          const one = locker.using(key, limit, async () => {
+            await go;
+            return locker.using(more, async () => 'one');
+          });
+          const two = locker.using(more, async () => {
+            await go;
+            return locker.using(key, limit, async () => 'two');
+          });
+          await eventually(async () => (await other.inspect(more)).held.length === 1);
+          await eventually(async () => (await other.inspect(key)).held.length === 2);
+          start();
+          await pending(1);
+          await free.release();
+          expect(await Promise.all([one, two])).toEqual(['one', 'two']);
+        },
+      );
     });
   });
 }

@@ -4,6 +4,7 @@
 import { afterAll, beforeAll } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
+import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
 import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import { systemClock } from '../../lib/core/clock.js';
 import { LockEmitter } from '../../lib/core/events.js';
@@ -15,13 +16,14 @@ import { describeLockerAccess } from './locker-access.suite.js';
 import { describeLocker, type LockerStore } from './locker.suite.js';
 
 let server: RedisServer;
+let nodes: RedisServer[];
 
 beforeAll(async () => {
-  server = await RedisServer.start();
+  [server, nodes] = await Promise.all([RedisServer.start(), RedisServer.startMany(3)]);
 });
 
 afterAll(async () => {
-  await server.stop();
+  await Promise.all([server, ...nodes].map((each) => each.stop()));
 });
 
 async function openRedisStore(always: Omit<LockerOptions, 'connection'>): Promise<LockerStore> {
@@ -43,6 +45,40 @@ async function openRedisStore(always: Omit<LockerOptions, 'connection'>): Promis
     leftovers: () => keysInUse(client),
     close: async () => {
       client.disconnect();
+    },
+  };
+}
+
+async function openQuorumStore(always: Omit<LockerOptions, 'connection'>): Promise<LockerStore> {
+  const clients = nodes.map(({ url }) => new Redis(url));
+  const connection = nodes.map(({ url }) => url);
+  // As long as a whole command: the machine that runs the tests may be slow, which isn't what they are about.
+  const nodeTimeout = 1_000;
+  return {
+    open: (options) =>
+      new Locker({
+        connection,
+        nodeTimeout: Math.min(nodeTimeout, Number(options?.commandTimeout ?? nodeTimeout)),
+        ...always,
+        ...options,
+      }),
+    openBackend: () =>
+      new QuorumBackend(
+        {
+          connection,
+          nodeTimeout,
+          commandTimeout: 1_000,
+          prefix: 'lock',
+          wakeUp: 'publish',
+          application: undefined,
+        },
+        systemClock,
+        Math.random,
+        new LockEmitter(),
+      ),
+    leftovers: async () => (await Promise.all(clients.map((client) => keysInUse(client)))).flat(),
+    close: async () => {
+      for (const client of clients) client.disconnect();
     },
   };
 }
@@ -73,7 +109,13 @@ async function openMemoryStore(always: Omit<LockerOptions, 'connection'>): Promi
 for (const localHandover of [true, false]) {
   const how = localHandover ? 'passing leases on' : 'without local hand-over';
   describeLocker(`Redis, ${how}`, () => openRedisStore({ localHandover }));
+  describeLocker(`quorum of 3, ${how}`, () => openQuorumStore({ localHandover }));
   describeLocker(`memory, ${how}`, () => openMemoryStore({ localHandover }));
   describeLockerAccess(`access over Redis, ${how}`, () => openRedisStore({ localHandover }));
+  describeLockerAccess(
+    `access over a quorum of 3, ${how}`,
+    () => openQuorumStore({ localHandover }),
+    { limits: false, findsCircles: false },
+  );
   describeLockerAccess(`access over memory, ${how}`, () => openMemoryStore({ localHandover }));
 }

@@ -132,14 +132,14 @@ export const mutations = [
   {
     name: 'P3 a fencing token is larger than the last',
     file: 'lib/core/redis/acquire.lua',
-    find: 'local fence = math.max(tonumber(now_us), last + 1)',
-    replace: 'local fence = tonumber(now_us)',
+    find: 'local fence = math.max(tonumber(floor), last + 1)',
+    replace: 'local fence = tonumber(floor)',
     tests: BACKEND,
   },
   {
     name: 'P3 a fencing token has the clock for a floor',
     file: 'lib/core/redis/acquire.lua',
-    find: 'local fence = math.max(tonumber(now_us), last + 1)',
+    find: 'local fence = math.max(tonumber(floor), last + 1)',
     replace: 'local fence = last + 1',
     tests: SCRIPTS,
   },

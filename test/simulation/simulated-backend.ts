@@ -38,6 +38,7 @@ import type { ServerCommand } from './server-command.js';
 import type { SimulatedWakeUp } from './simulated-wake-up.js';
 
 export class SimulatedBackend implements LockBackend {
+  readonly countsHolders = true;
   readonly runs = new MemoryRunStore(new Map());
   readonly #serverClock = new ServerClock();
   #observedAt = 0;

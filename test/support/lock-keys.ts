@@ -6,15 +6,18 @@ import type { Redis } from 'ioredis';
 
 /** The keys in use: held, reserved, kept, waited for, or not the library's at all. `now`: the server's clock, in ms. */
 export async function keysInUse(client: Redis, now = Date.now): Promise<string[]> {
-  const inUse: string[] = [];
-  for (const key of await client.keys('*')) {
-    // A server's guard, or in a Cluster a slot's, is of no lock, and stays.
-    if (/^lock:(\{.*\}:)?guard$/.test(key)) continue;
-    if (((await recordOf(client, key))?.until ?? Infinity) <= now()) continue;
-    // It may have expired since the keys were listed.
-    if ((await client.exists(key)) === 1) inUse.push(key);
-  }
-  return inUse;
+  const keys = await client.keys('*');
+  // All at once: there may be thousands.
+  const isInUse = await Promise.all(
+    keys.map(async (key) => {
+      // A server's guard, or in a Cluster a slot's, is of no lock, and stays.
+      if (/^lock:(\{.*\}:)?guard$/.test(key)) return false;
+      if (((await recordOf(client, key))?.until ?? Infinity) <= now()) return false;
+      // It may have expired since the keys were listed.
+      return (await client.exists(key)) === 1;
+    }),
+  );
+  return keys.filter((_, index) => isInUse[index]);
 }
 
 /** The owner record of a key, as far as tests need it; `undefined` where there's none. */

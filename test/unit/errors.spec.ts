@@ -172,6 +172,7 @@ describe('LockUnavailableError', () => {
     refused: /refused.*`cause`/,
     replicas: /Too few replicas.*undone.*option `replicas`/,
     guard: /could not be found out.*`cause`.*INFO/,
+    quorum: /Too few.*did not answer.*nodeTimeout/,
     'shutting-down': /shutting down.*another replica/,
   };
 

@@ -61,6 +61,7 @@ export class FakeBackend implements LockBackend {
     return this.tryAcquires.call(request);
   }
 
+  readonly countsHolders = true;
   joinsKeys = true;
 
   tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {

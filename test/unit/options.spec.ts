@@ -2,8 +2,8 @@
  * Every option with what it may be and with everything that it may not be: a wrong one is an error at once that names
  * the option, its value and the remedy, and never a lock that behaves otherwise than was meant.
  */
-import { describe, expect, it } from '@jest/globals';
-import { Redis } from 'ioredis';
+import { afterAll, describe, expect, it } from '@jest/globals';
+import { Cluster, Redis } from 'ioredis';
 import { LONGEST_DURATION } from '../../lib/core/duration.js';
 import { LockConfigError } from '../../lib/core/errors.js';
 import { Locker } from '../../lib/core/locker.js';
@@ -194,12 +194,12 @@ const PER_LOCKER: Record<Exclude<keyof LockerOptions, keyof LockOptions>, Option
       ['Memory', "'Memory'"],
       [6379, '6379'],
       [true, 'true'],
-      [['redis://h'], 'an array'],
       [() => instance, 'a function'],
     ],
     remedy: /URL.*ioredis options, an ioredis instance.*'memory'/,
   },
   commandTimeout: durationOf(10),
+  nodeTimeout: durationOf(10),
   drainTimeout: durationOf(1),
   requireConnection: trueOrFalse,
   localHandover: trueOrFalse,
@@ -245,7 +245,7 @@ const PER_LOCKER: Record<Exclude<keyof LockerOptions, keyof LockOptions>, Option
 type Resolve = (options: Record<string, unknown>) => unknown;
 const perCall: Resolve = (options) => resolveLockOptions(options as LockOptions);
 const perModule: Resolve = (options) =>
-  resolveLockerOptions({ connection: 'memory', ...options } as LockerOptions);
+  resolveLockerOptions({ ...only(perModule, options), ...options } as unknown as LockerOptions);
 
 function errorOf(work: () => unknown): LockConfigError {
   let thrown: unknown = 'nothing was thrown';
@@ -310,8 +310,11 @@ describe.each([
 });
 
 /** What a resolve can't do without. */
-function only(resolve: Resolve): Record<string, unknown> {
-  return resolve === perModule ? { connection: 'memory' } : {};
+function only(resolve: Resolve, given: object = {}): Record<string, unknown> {
+  if (resolve !== perModule) return {};
+  return 'nodeTimeout' in given
+    ? { connection: ['redis://a', 'redis://b', 'redis://c'], commandTimeout: LONGEST_DURATION }
+    : { connection: 'memory' };
 }
 
 describe('option replicas', () => {
@@ -412,6 +415,66 @@ describe('option guard', () => {
   });
 });
 
+describe('several nodes as the connection', () => {
+  const cluster = new Cluster([{ host: 'd' }], { lazyConnect: true });
+  afterAll(() => cluster.disconnect());
+  const THREE = ['redis://a', 'redis://b:7000/2', { host: 'c', db: 1 }];
+  const resolve = (options: object) => resolveLockerOptions(options as LockerOptions);
+
+  it('are three or more URLs, options and instances; each has 200 ms, or what a command has', () => {
+    const connection = [...THREE, instance];
+    expect(resolve({ connection })).toMatchObject({ connection, nodeTimeout: 200 });
+    expect(resolve({ connection: THREE, commandTimeout: 150 })).toMatchObject({ nodeTimeout: 150 });
+    expect(resolve({ connection: THREE, nodeTimeout: '0.5s' })).toMatchObject({ nodeTimeout: 500 });
+  });
+
+  it.each<[string, unknown[], string, RegExp]>([
+    ['none', [], 'connection', /at least 3 .* It has 0/],
+    ['two', THREE.slice(1), 'connection', /at least 3 .* It has 2/],
+    ['memory', [...THREE, 'memory'], 'connection[3]', /one server, got 'memory'/],
+    ['a Cluster', [...THREE, cluster], 'connection[3]', /one server, got an object/],
+    ['an array', [...THREE, THREE], 'connection[3]', /one server, got an array/],
+    ['nothing', [null, ...THREE], 'connection[0]', /a URL .* got null/],
+    ['another URL', [...THREE, 'http://h'], 'connection[3]', /got 'http:..h'/],
+    [
+      'one twice',
+      [...THREE, { host: 'B', port: 7000 }],
+      'connection[3]',
+      /b:7000 twice \(connection\[1\]/,
+    ],
+    [
+      'one twice, by user and password',
+      [...THREE, 'redis://me:secret@a:6379/3'],
+      'connection[3]',
+      /got a:6379 twice/,
+    ],
+    [
+      'one twice, by two names',
+      [...THREE, 'redis://127.0.0.1:1', 'redis://localhost:1'],
+      'connection[4]',
+      /localhost:1 twice/,
+    ],
+  ])('are refused where there is %s', (_what, connection, option, message) => {
+    const error = errorOf(() => resolve({ connection }));
+    expect(error).toMatchObject({ option });
+    expect(error.message).toMatch(message);
+    expect(error.message).not.toContain('secret');
+  });
+
+  it('each have less time than a command, and only several have', () => {
+    const longer = errorOf(() => resolve({ connection: THREE, nodeTimeout: 1_001 }));
+    expect(longer.message).toMatch(/`nodeTimeout` to be at most `commandTimeout`, 1000 ms/);
+    const alone = errorOf(() => resolve({ connection: 'redis://a', nodeTimeout: 100 }));
+    expect(alone.message).toMatch(/`nodeTimeout` to be left out where `connection` is one Redis/);
+  });
+
+  it("can't keep to a limit", () => {
+    const error = errorOf(() => resolve({ connection: THREE, limit: 3 }));
+    expect(error).toMatchObject({ option: 'limit', value: 3 });
+    expect(error.message).toMatch(/each node counts for itself.*Use one Redis/);
+  });
+});
+
 describe('option backoff', () => {
   const wrongPauses: readonly Wrong[] = [
     ...NO_DURATION.filter(([value]) => value !== LONGEST_DURATION + 1),
@@ -485,6 +548,7 @@ describe('options', () => {
         prefix: 'lock',
       },
       commandTimeout: 1_000,
+      nodeTimeout: 200,
       requireConnection: false,
       drainTimeout: 10_000,
       localHandover: true,

@@ -32,6 +32,9 @@ export interface LockBackend {
    */
   tryAcquire(request: AcquireRequest): Promise<AcquireOutcome>;
 
+  /** Whether it can count who is inside, and so keep to a limit. */
+  readonly countsHolders: boolean;
+
   /** Whether {@link tryAcquireAll} can take any keys at once; else it's given one at a time. */
   readonly joinsKeys: boolean;
 
@@ -117,6 +120,12 @@ export interface AcquireRequest extends HeldToken {
   readonly waitsSince?: number;
 }
 
+/** What a quorum asks of one of its nodes. */
+export interface FencedRequest {
+  /** The fencing token is to be this at least, as far as the node's clock isn't too far behind it. */
+  readonly fenceFloor?: number | undefined;
+}
+
 export interface AcquireAllRequest extends Pick<AcquireRequest, 'ttl' | 'notAfter' | 'label'> {
   readonly wanted: readonly Pick<HeldToken, 'name' | 'token'>[];
   readonly access: Access;
@@ -172,12 +181,19 @@ export type AcquireOutcome =
       readonly kind: 'busy';
       readonly remaining: number | undefined;
       readonly sequence: number | undefined;
+      readonly spent?: Spent;
     }
   /** The command arrived after `notAfter` and did nothing. */
-  | { readonly kind: 'late' }
+  | { readonly kind: 'late'; readonly spent?: Spent }
   /** It's held under another limit; nothing was done. */
   | { readonly kind: 'conflict'; readonly access: Access }
   | Unavailable;
+
+/**
+ * The token must not be used again: the backend is still undoing what it may have left somewhere, and would undo a later
+ * grant with it. Its place is gone; another token may ask for it.
+ */
+export type Spent = true;
 
 export type ExtendOutcome =
   | { readonly kind: 'extended'; readonly sentAt: number }
@@ -237,6 +253,8 @@ export type HolderOutcome =
   | Unavailable;
 
 export interface CancelRequest extends Pick<HeldToken, 'name' | 'token'> {
+  /** How long what's undone would last by itself, in ms, where it's known. */
+  readonly ttl?: number;
   /** The last fencing token that was used of the lease's range; left out where nobody ever held it. */
   readonly lastFence?: number;
 }

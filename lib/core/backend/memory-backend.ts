@@ -160,6 +160,7 @@ export class MemoryBackend implements LockBackend {
     return { kind: 'busy', remaining: endOf(entry, access) - now, sequence: given };
   }
 
+  readonly countsHolders = true;
   readonly joinsKeys = true;
 
   async tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {

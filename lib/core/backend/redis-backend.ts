@@ -36,6 +36,7 @@ import {
   queryScript,
   releaseScript,
   shareScript,
+  standBackScript,
   unmarkBlockedScript,
 } from '../redis/scripts.generated.js';
 import { ServerClock } from '../redis/server-clock.js';
@@ -51,6 +52,7 @@ import type {
   DowngradeOutcome,
   DowngradeRequest,
   ExtendOutcome,
+  FencedRequest,
   ForceOutcome,
   ForceRequest,
   HeldToken,
@@ -83,32 +85,25 @@ type AcquireReply =
 
 type ExtendReply = [nowMicros: string, prolonged: string];
 
-const ACQUIRE = new Script<
-  WaitKeys,
-  readonly [
-    token: string,
-    ttl: number,
-    notAfter: number,
-    holder: string,
-    countReceivers: string,
-    ...place: [] | [aliveFor: number, channel: string, sequence: number | ''],
-  ],
-  AcquireReply
->(acquireScript);
-const SHARE = new Script<
-  WaitKeys,
-  readonly [
-    token: string,
-    ttl: number,
-    notAfter: number,
-    holder: string,
-    countReceivers: string,
-    access: Access,
-    sequence: number | '',
-    ...place: [] | [aliveFor: number, channel: string],
-  ],
-  AcquireReply
->(shareScript);
+type AcquireArgs = [
+  token: string,
+  ttl: number,
+  notAfter: number,
+  holder: string,
+  countReceivers: string,
+  /** `aliveFor`, `channel` and `sequence`, then `fenceFloor`; empty where one that isn't given comes before one that is. */
+  ...placeAndFloor: (string | number)[],
+];
+
+const ACQUIRE = new Script<WaitKeys, AcquireArgs, AcquireReply>(acquireScript);
+type ShareArgs = [
+  ...[token: string, ttl: number, notAfter: number, holder: string, countReceivers: string],
+  ...[access: Access, sequence: number | ''],
+  /** `aliveFor` and `channel`, then `fenceFloor`; as above. */
+  ...placeAndFloor: (string | number)[],
+];
+
+const SHARE = new Script<WaitKeys, ShareArgs, AcquireReply>(shareScript);
 const ACQUIRE_ALL = new Script<
   readonly string[],
   readonly [
@@ -117,7 +112,7 @@ const ACQUIRE_ALL = new Script<
     holder: string,
     access: Access,
     fence: number,
-    ...tokens: string[],
+    ...tokensAndFloor: (string | number)[],
   ],
   | [nowMicros: string, 'granted', fence: string]
   | [nowMicros: string, 'busy', index: number, remaining: number]
@@ -165,6 +160,18 @@ const CANCEL = new Script<
   readonly [token: string, lastFence: number, countReceivers: string],
   1
 >(cancelScript);
+const STAND_BACK = new Script<
+  WaitKeys,
+  readonly [
+    token: string,
+    access: Access,
+    countReceivers: string,
+    aliveFor: number,
+    channel: string,
+    sequence: number,
+  ],
+  1
+>(standBackScript);
 const FORCE_RELEASE = new Script<
   WaitKeys,
   readonly [by: string, countReceivers: string, fence: number, notAfter: number],
@@ -183,6 +190,7 @@ const QUERY = new Script<
 export class RedisBackend implements LockBackend {
   readonly wakeUp: RedisWakeUp | ClusterWakeUp;
   readonly runs: RedisRunStore;
+  readonly countsHolders = true;
   readonly #source: ConnectionSource;
   readonly #clock: Clock;
   readonly #connection: Connection;
@@ -243,12 +251,20 @@ export class RedisBackend implements LockBackend {
     this.#holder = JSON.stringify(this.#holderFacts);
   }
 
-  async connect(): Promise<{ kind: 'connected' } | Unavailable> {
-    const outcomes = await Promise.all([this.#connection.connect(), this.#confirmed?.connect()]);
+  async connect(timeout?: number): Promise<{ kind: 'connected' } | Unavailable> {
+    const outcomes = await Promise.all([
+      this.#connection.connect(timeout),
+      this.#confirmed?.connect(),
+    ]);
     return outcomes.find((outcome) => outcome?.kind === 'unavailable') ?? { kind: 'connected' };
   }
 
-  tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
+  /** The server's time at a local time, most likely; `undefined` where nothing is known of its clock. */
+  serverTimeAt(localTime: number): number | undefined {
+    return this.#serverClock.known ? this.#serverClock.estimate(localTime) : undefined;
+  }
+
+  tryAcquire(request: AcquireRequest & FencedRequest): Promise<AcquireOutcome> {
     if (request.notAfter <= this.#clock.now()) return Promise.resolve({ kind: 'late' });
     if (!this.#isClockKnown) return this.#tryWhenClockIsKnown(request);
     const { nodes } = this.#connection;
@@ -259,7 +275,10 @@ export class RedisBackend implements LockBackend {
   }
 
   /** Since when it waits is said in the time of the node, which must be known for it. */
-  async #tryWhenNodeIsKnown(request: AcquireRequest, nodes: ClusterNodes): Promise<AcquireOutcome> {
+  async #tryWhenNodeIsKnown(
+    request: AcquireRequest & FencedRequest,
+    nodes: ClusterNodes,
+  ): Promise<AcquireOutcome> {
     const { owner } = request.name;
     if (nodes.clockOf(this.#prefixed(owner)) === undefined) {
       // Where it can't be found out, it begins to wait now.
@@ -268,41 +287,40 @@ export class RedisBackend implements LockBackend {
     return this.#tryAcquire(request);
   }
 
-  async #tryWhenClockIsKnown(request: AcquireRequest): Promise<AcquireOutcome> {
-    const unavailable = await this.#synchronized();
+  async #tryWhenClockIsKnown(request: AcquireRequest & FencedRequest): Promise<AcquireOutcome> {
+    const unavailable = await this.synchronized();
     return unavailable ?? this.#tryAcquire(request);
   }
 
-  #tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
-    const { name, token, ttl, place, notAfter, access, label } = request;
+  #tryAcquire(request: AcquireRequest & FencedRequest): Promise<AcquireOutcome> {
+    const { name, token, ttl, place, notAfter, access, label, fenceFloor } = request;
     if (access !== undefined && access !== 'exclusive') return this.#tryShare(request, access);
     const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
     const holder = this.#holderWith(label);
     const countReceivers = this.#countReceivers;
-    const channel = this.wakeUp.channelFor(name);
+    const args: AcquireArgs = [token, ttl, serverNotAfter, holder, countReceivers];
+    if (place !== undefined)
+      args.push(place.aliveFor, this.wakeUp.channelFor(name), place.sequence ?? '');
+    if (fenceFloor !== undefined) {
+      if (place === undefined) args.push('', '', '');
+      args.push(fenceFloor);
+    }
     return this.#grants
-      .run(
-        ACQUIRE,
-        this.#waitKeysOf(name),
-        place === undefined
-          ? [token, ttl, serverNotAfter, holder, countReceivers]
-          : [
-              token,
-              ttl,
-              serverNotAfter,
-              holder,
-              countReceivers,
-              place.aliveFor,
-              channel,
-              place.sequence ?? '',
-            ],
-        notAfter,
-      )
+      .run(ACQUIRE, this.#waitKeysOf(name), args, notAfter)
       .then(this.#readAcquire);
   }
 
   #tryShare(
-    { name, token, ttl, place, notAfter, waitsSince, label }: AcquireRequest,
+    {
+      name,
+      token,
+      ttl,
+      place,
+      notAfter,
+      waitsSince,
+      label,
+      fenceFloor,
+    }: AcquireRequest & FencedRequest,
     access: Access,
   ): Promise<AcquireOutcome> {
     const { nodes } = this.#connection;
@@ -312,7 +330,7 @@ export class RedisBackend implements LockBackend {
       waitsSince === undefined || clock === undefined
         ? ''
         : Math.floor(clock.notBefore(waitsSince) * 1_000);
-    const args = [
+    const args: ShareArgs = [
       token,
       ttl,
       Math.floor(this.#serverClock.notAfter(notAfter)),
@@ -320,16 +338,13 @@ export class RedisBackend implements LockBackend {
       this.#countReceivers,
       access,
       place?.sequence ?? arrival,
-    ] as const;
-    const channel = this.wakeUp.channelFor(name);
-    return this.#grants
-      .run(
-        SHARE,
-        this.#waitKeysOf(name),
-        place === undefined ? args : [...args, place.aliveFor, channel],
-        notAfter,
-      )
-      .then(this.#readAcquire);
+    ];
+    if (place !== undefined) args.push(place.aliveFor, this.wakeUp.channelFor(name));
+    if (fenceFloor !== undefined) {
+      if (place === undefined) args.push('', '');
+      args.push(fenceFloor);
+    }
+    return this.#grants.run(SHARE, this.#waitKeysOf(name), args, notAfter).then(this.#readAcquire);
   }
 
   readonly #readAcquire = (
@@ -374,15 +389,17 @@ export class RedisBackend implements LockBackend {
     notAfter,
     fencingToken = 0,
     label,
-  }: AcquireAllRequest): Promise<AcquireAllOutcome> {
+    fenceFloor,
+  }: AcquireAllRequest & FencedRequest): Promise<AcquireAllOutcome> {
     if (notAfter <= this.#clock.now()) return { kind: 'late' };
     if (!this.#isClockKnown) {
-      const unavailable = await this.#synchronized();
+      const unavailable = await this.synchronized();
       if (unavailable !== undefined) return unavailable;
     }
     const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
     const keys = wanted.flatMap(({ name }) => this.#waitKeysOf(name));
-    const tokens = wanted.map(({ token }) => token);
+    const tokens: (string | number)[] = wanted.map(({ token }) => token);
+    if (fenceFloor !== undefined) tokens.push(fenceFloor);
     const outcome = await this.#grants.run(
       ACQUIRE_ALL,
       keys,
@@ -530,11 +547,28 @@ export class RedisBackend implements LockBackend {
     return outcome.kind === 'unavailable' ? outcome : { kind: 'cancelled' };
   }
 
+  /**
+   * Undoes a grant that came to nothing, since too few other nodes gave theirs, and queues the token again at its place. The
+   * key is handed on, perhaps to this very token.
+   */
+  async standBack(request: StandBackRequest): Promise<CancelOutcome> {
+    const { name, token, access, place } = request;
+    const outcome = await this.#connection.run(STAND_BACK, this.#waitKeysOf(name), [
+      token,
+      access,
+      this.#countReceivers,
+      place.aliveFor,
+      this.wakeUp.channelFor(name),
+      place.sequence,
+    ]);
+    return outcome.kind === 'unavailable' ? outcome : { kind: 'cancelled' };
+  }
+
   async forceRelease(request: ForceRequest): Promise<ForceOutcome> {
     const { name, reason, fencingToken = 0, notAfter } = request;
     if (notAfter <= this.#clock.now()) return { kind: 'late' };
     if (!this.#isClockKnown) {
-      const unavailable = await this.#synchronized();
+      const unavailable = await this.synchronized();
       if (unavailable !== undefined) return unavailable;
     }
     const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
@@ -627,7 +661,7 @@ export class RedisBackend implements LockBackend {
   }
 
   /** Makes sure that the server's clock is known: without it, no deadline can be told to the server. */
-  #synchronized(): Promise<Unavailable | undefined> {
+  synchronized(): Promise<Unavailable | undefined> {
     this.#synchronizing ??= this.#synchronize().finally(() => (this.#synchronizing = undefined));
     return this.#synchronizing;
   }
@@ -682,6 +716,11 @@ function ifConfirmed<T extends { readonly kind: string }>(
   confirmed: Promise<Unavailable | undefined> | undefined,
 ): T | Promise<T | Unavailable> {
   return confirmed === undefined ? outcome : confirmed.then((failure) => failure ?? outcome);
+}
+
+export interface StandBackRequest extends Pick<HeldToken, 'name' | 'token'> {
+  readonly access: Access;
+  readonly place: { readonly aliveFor: number; readonly sequence: number };
 }
 
 const TAKEN = { kind: 'taken' } as const;

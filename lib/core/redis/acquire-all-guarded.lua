@@ -11,6 +11,7 @@ ARGV[3] holder
 ARGV[4] access
 ARGV[5] the fencing token that all are to have, all of which are held; 0: take them
 ARGV[i+5] token for key i
+ARGV[last+1] the fencing token is to be this at least; left out: none
 ARGV[n] the last two: whether to ask the server who it is; the guard's record as the caller knows it
 Returns {now us, 'guard'}: the record is another, or the server is | what acquire-all.lua returns
 ]]

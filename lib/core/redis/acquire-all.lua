@@ -11,10 +11,12 @@ ARGV[3] holder: who asks, as JSON, with the channel on which it listens
 ARGV[4] access: 'exclusive', 'shared', or 'limit:<n>'
 ARGV[5] the fencing token that all are to have, all of which are held; 0: take them
 ARGV[i+5] token for key i
+ARGV[last+1] the fencing token is to be this at least, as far as it's less than a second ahead of the clock; left out: none
 Returns {now us, 'granted', fencing token} | {now us, 'busy', i, remaining ms} | {now us, 'late'} | {now us, 'conflict', i, access of those inside}
 ]]
 --- @include _constants.lua
 --- @include _server-time.lua
+--- @include _fence-floor.lua
 --- @include _record.lua
 --- @include _hand-on.lua
 -- The dead at the front don't count, and are dropped.
@@ -34,7 +36,8 @@ look_at_clock()
 -- A command that was held up on its way must not take the keys for a caller that has given up.
 if now > tonumber(ARGV[2]) then return {now_us, 'late'} end
 
-local fence = given > 0 and given or tonumber(now_us)
+local asked = ARGV[6 + #KEYS / 3]
+local fence = given > 0 and given or tonumber(asked and fence_floor(asked) or now_us)
 local lasts = {}
 for i = 1, #KEYS / 3 do
   local queue_key, waiters_key, token = KEYS[3 * i - 1], KEYS[3 * i], ARGV[i + 5]

@@ -9,14 +9,16 @@ ARGV[2] ttl in ms
 ARGV[3] the caller's deadline in server time, ms
 ARGV[4] holder: who asks, as JSON, with the channel on which it listens
 ARGV[5] 1: PUBLISH counts every receiver
-ARGV[6] how long the waiter counts as alive, in ms; left out with what follows: don't queue it
+ARGV[6] how long the waiter counts as alive, in ms; empty, or left out with what follows: don't queue it
 ARGV[7] the channel that wakes the waiter; empty: it polls
 ARGV[8] the sequence it had, to get its place back; empty: none
+ARGV[9] the fencing token is to be this at least, as far as it's less than a second ahead of the clock; left out: none
 Returns fencing token, which is the server's time as well: granted, and nobody else waits
   | {now us, 'granted', fencing token, 1 | 0: others wait, or not} | {now us, 'busy', remaining ms, sequence or 0} | {now us, 'late'}
 ]]
 --- @include _constants.lua
 --- @include _server-time.lua
+--- @include _fence-floor.lua
 local token, ttl = ARGV[1], ARGV[2]
 look_at_clock()
 -- A command that was held up on its way must not take the key for a caller that has given up.
@@ -24,13 +26,14 @@ if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
 
 -- Not by MGET, which shows a key of another type as free.
 local record = redis.call('GET', KEYS[1])
+local floor = ARGV[9] and fence_floor(ARGV[9]) or now_us
 
 -- Most keys are free, and nobody waits for them: what isn't needed for those comes below.
-if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < now_us
+if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < floor
   or not record and redis.call('EXISTS', KEYS[2]) == 0 then
-  redis.call('SET', KEYS[1], 'h ' .. now_us .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
+  redis.call('SET', KEYS[1], 'h ' .. floor .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
     'PX', ttl + FENCE_RETENTION)
-  return now_us
+  return floor == now_us and now_us or {now_us, 'granted', floor, 0}
 end
 
 --- @include _record.lua
@@ -62,7 +65,7 @@ end
 
 if state == 'r' and of == token then
   -- Larger than the last, and than every one that was given before the record was lost.
-  local fence = math.max(tonumber(now_us), last + 1)
+  local fence = math.max(tonumber(floor), last + 1)
   write(KEYS[1], 'h', fence, ttl, token, ARGV[4])
   return {now_us, 'granted', string.format('%.0f', fence), redis.call('EXISTS', KEYS[2])}
 end

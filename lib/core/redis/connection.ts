@@ -260,8 +260,8 @@ export class Connection implements ScriptRunner {
   }
 
   /** Waits until it's known whether there's a server: ready, refused, or the time is up. */
-  connect(): Promise<{ kind: 'connected' } | Unavailable> {
-    return this.#connectBy(this.clock.now() + this.commandTimeout);
+  connect(timeout = this.commandTimeout): Promise<{ kind: 'connected' } | Unavailable> {
+    return this.#connectBy(this.clock.now() + timeout);
   }
 
   /**

@@ -51,7 +51,7 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '8863c787de0120bcbdc0eb5761d6634c1619de16',
+  sha1: '87b9ea1578f0bbe85b937a5c355d8e16aef6b508',
   source: `local function server_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 end
@@ -140,6 +140,11 @@ local function look_at_clock()
   now_us = time[1] .. string.sub('00000' .. time[2], -6)
   now = tonumber(string.sub(now_us, 1, 13))
 end
+local FURTHEST_AHEAD = 1000000
+local function fence_floor(asked)
+  local time = tonumber(now_us)
+  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
+end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
   return state, tonumber(fence), tonumber(ends), token, holder
@@ -266,7 +271,8 @@ end
 local ttl, access, given = tonumber(ARGV[1]), ARGV[4], tonumber(ARGV[5])
 look_at_clock()
 if now > tonumber(ARGV[2]) then return {now_us, 'late'} end
-local fence = given > 0 and given or tonumber(now_us)
+local asked = ARGV[6 + #KEYS / 3]
+local fence = given > 0 and given or tonumber(asked and fence_floor(asked) or now_us)
 local lasts = {}
 for i = 1, #KEYS / 3 do
   local queue_key, waiters_key, token = KEYS[3 * i - 1], KEYS[3 * i], ARGV[i + 5]
@@ -310,7 +316,7 @@ export const acquireAllScript = {
   name: 'acquire-all',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '889db795253c525110768a3209fad719e27f2ced',
+  sha1: '2e4c5f87deba379e03ad9607d02307eeb2b5d850',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -320,6 +326,11 @@ local function look_at_clock()
   local time = redis.call('TIME')
   now_us = time[1] .. string.sub('00000' .. time[2], -6)
   now = tonumber(string.sub(now_us, 1, 13))
+end
+local FURTHEST_AHEAD = 1000000
+local function fence_floor(asked)
+  local time = tonumber(now_us)
+  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
 end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
@@ -447,7 +458,8 @@ end
 local ttl, access, given = tonumber(ARGV[1]), ARGV[4], tonumber(ARGV[5])
 look_at_clock()
 if now > tonumber(ARGV[2]) then return {now_us, 'late'} end
-local fence = given > 0 and given or tonumber(now_us)
+local asked = ARGV[6 + #KEYS / 3]
+local fence = given > 0 and given or tonumber(asked and fence_floor(asked) or now_us)
 local lasts = {}
 for i = 1, #KEYS / 3 do
   local queue_key, waiters_key, token = KEYS[3 * i - 1], KEYS[3 * i], ARGV[i + 5]
@@ -491,7 +503,7 @@ export const acquireGuardedScript = {
   name: 'acquire-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: 'c3e2419ecb9c2fd92ceb803dfee896b255062635',
+  sha1: 'cf83f589616413c7df1a008a2ed67c52667d9483',
   source: `local function server_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 end
@@ -580,15 +592,21 @@ local function look_at_clock()
   now_us = time[1] .. string.sub('00000' .. time[2], -6)
   now = tonumber(string.sub(now_us, 1, 13))
 end
+local FURTHEST_AHEAD = 1000000
+local function fence_floor(asked)
+  local time = tonumber(now_us)
+  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
+end
 local token, ttl = ARGV[1], ARGV[2]
 look_at_clock()
 if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
 local record = redis.call('GET', KEYS[1])
-if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < now_us
+local floor = ARGV[9] and fence_floor(ARGV[9]) or now_us
+if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < floor
   or not record and redis.call('EXISTS', KEYS[2]) == 0 then
-  redis.call('SET', KEYS[1], 'h ' .. now_us .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
+  redis.call('SET', KEYS[1], 'h ' .. floor .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
     'PX', ttl + FENCE_RETENTION)
-  return now_us
+  return floor == now_us and now_us or {now_us, 'granted', floor, 0}
 end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
@@ -741,7 +759,7 @@ if not record or state and ends <= now then
   end
 end
 if state == 'r' and of == token then
-  local fence = math.max(tonumber(now_us), last + 1)
+  local fence = math.max(tonumber(floor), last + 1)
   write(KEYS[1], 'h', fence, ttl, token, ARGV[4])
   return {now_us, 'granted', string.format('%.0f', fence), redis.call('EXISTS', KEYS[2])}
 end
@@ -762,7 +780,7 @@ export const acquireScript = {
   name: 'acquire',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: '9a40e9c2fc0e95e901eaf7f686519a6aa6f21a99',
+  sha1: 'dd302b0e8b232bd622078d9af070fba703a07763',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -773,15 +791,21 @@ local function look_at_clock()
   now_us = time[1] .. string.sub('00000' .. time[2], -6)
   now = tonumber(string.sub(now_us, 1, 13))
 end
+local FURTHEST_AHEAD = 1000000
+local function fence_floor(asked)
+  local time = tonumber(now_us)
+  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
+end
 local token, ttl = ARGV[1], ARGV[2]
 look_at_clock()
 if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
 local record = redis.call('GET', KEYS[1])
-if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < now_us
+local floor = ARGV[9] and fence_floor(ARGV[9]) or now_us
+if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < floor
   or not record and redis.call('EXISTS', KEYS[2]) == 0 then
-  redis.call('SET', KEYS[1], 'h ' .. now_us .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
+  redis.call('SET', KEYS[1], 'h ' .. floor .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
     'PX', ttl + FENCE_RETENTION)
-  return now_us
+  return floor == now_us and now_us or {now_us, 'granted', floor, 0}
 end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
@@ -934,7 +958,7 @@ if not record or state and ends <= now then
   end
 end
 if state == 'r' and of == token then
-  local fence = math.max(tonumber(now_us), last + 1)
+  local fence = math.max(tonumber(floor), last + 1)
   write(KEYS[1], 'h', fence, ttl, token, ARGV[4])
   return {now_us, 'granted', string.format('%.0f', fence), redis.call('EXISTS', KEYS[2])}
 end
@@ -2283,7 +2307,7 @@ export const shareGuardedScript = {
   name: 'share-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: 'd7b102c0efbb59e8fe4306fb75ce8af967414e98',
+  sha1: '592d0ae882cbde95342c87aa87641dfe889d7686',
   source: `local function server_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 end
@@ -2371,6 +2395,11 @@ local function look_at_clock()
   local time = redis.call('TIME')
   now_us = time[1] .. string.sub('00000' .. time[2], -6)
   now = tonumber(string.sub(now_us, 1, 13))
+end
+local FURTHEST_AHEAD = 1000000
+local function fence_floor(asked)
+  local time = tonumber(now_us)
+  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
 end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
@@ -2521,7 +2550,7 @@ end
 local free = not record or state and ends <= now
 if free or state == 's' then
   if state == 'h' then last = last + FENCE_RANGE - 1 end
-  local fence = math.max(tonumber(now_us), last + 1)
+  local fence = math.max(tonumber(ARGV[10] and fence_floor(ARGV[10]) or now_us), last + 1)
   local inside = {access = free and '?' or of, count = count_sharers(KEYS[2], KEYS[3])}
   if not free then
     local mine = sharer(KEYS[2], KEYS[3], token)
@@ -2559,7 +2588,210 @@ export const shareScript = {
   name: 'share',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: 'e13886a2d392eed871f62b2287c8bbf5e95b1b08',
+  sha1: '131b1b1bcbcba69975dc4d7d8d88b4911e26b8d5',
+  source: `local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local FURTHEST_AHEAD = 1000000
+local function fence_floor(asked)
+  local time = tonumber(now_us)
+  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local function count_sharers(queue_key, waiters_key)
+  local ended = redis.call('ZRANGEBYSCORE', queue_key, 0, now)
+  for _, token in ipairs(ended) do redis.call('HDEL', waiters_key, token) end
+  if #ended > 0 then redis.call('ZREMRANGEBYSCORE', queue_key, 0, now) end
+  return redis.call('ZCOUNT', queue_key, 0, PLACES)
+end
+local function begin_to_write(owner_key)
+  redis.call('PEXPIRE', owner_key, math.max(1, redis.call('PTTL', owner_key)))
+end
+local function set_sharer(queue_key, waiters_key, token, ends, info)
+  redis.call('ZADD', queue_key, string.format('%.0f', ends), token)
+  redis.call('HSET', waiters_key, token, info)
+end
+local function sharer(queue_key, waiters_key, token)
+  local ends = tonumber(redis.call('ZSCORE', queue_key, token) or 0)
+  if ends <= now or ends >= PLACES then return nil end
+  return redis.call('HGET', waiters_key, token) or nil, ends
+end
+local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
+  local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  local ends = tonumber(last[2])
+  write(owner_key, 's', fence, ends - now, access, '')
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+  end
+  return ends
+end
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function look_within(owner_key, queue_key, waiters_key, milliseconds)
+  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'LIMIT', 0, 3)) do
+    local channel = string.match(redis.call('HGET', waiters_key, waiter) or '', '^%d+ %S+ (.+)$')
+    if channel then tell(owner_key, channel, waiter .. ' ' .. milliseconds, true) end
+  end
+end
+local function may_enter(access, inside)
+  if inside.count == 0 then return true end
+  if access == 'exclusive' or access ~= inside.access then return false end
+  local limit = string.match(access, '^limit:(%d+)$')
+  return not limit or inside.count < tonumber(limit)
+end
+local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
+  local entered, reserved = false, false
+  local waits = redis.call('EXISTS', queue_key) == 1
+  if waits and not now then look_at_clock() end
+  while true do
+    local head, sequence
+    if waits then
+      local first = redis.call('ZRANGEBYSCORE', queue_key, PLACES, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      head, sequence = first[1], tonumber(first[2])
+    end
+    if claimant and not entered
+      and (not head or head == claimant.token or claimant.place and claimant.place < sequence) then
+      if not may_enter(claimant.access, inside) then break end
+      if waits then
+        redis.call('ZREM', queue_key, claimant.token)
+        redis.call('HDEL', waiters_key, claimant.token)
+      end
+      inside.access, inside.count, entered = claimant.access, inside.count + 1, true
+    elseif not head then
+      break
+    else
+      local alive_until, access, channel =
+        string.match(redis.call('HGET', waiters_key, head) or '', '^(%d+) (%S+) (.*)$')
+      local woken = false
+      if alive_until and tonumber(alive_until) >= now then
+        if not may_enter(access, inside) then
+          local listeners = count_receivers == '1' and channel ~= '' and redis.pcall('PUBSUB', 'NUMSUB', channel)
+          if not listeners or listeners.err or tonumber(listeners[2]) ~= 0 then break end
+        end
+        local receivers = channel == '' and 1 or tell(owner_key, channel, head, true)
+        woken = type(receivers) ~= 'number' or receivers > 0 or count_receivers ~= '1'
+      end
+      redis.call('ZREM', queue_key, head)
+      redis.call('HDEL', waiters_key, head)
+      if woken then
+        if access == 'exclusive' then
+          write(owner_key, 'r', fence, CLAIM_WINDOW, head, '')
+        else
+          set_sharer(queue_key, waiters_key, head, now + CLAIM_WINDOW, 'r')
+        end
+        inside.access, inside.count, reserved = access, inside.count + 1, true
+      end
+    end
+  end
+  if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
+  return entered
+end
+local function give_place(owner_key, queue_key, waiters_key, waiter, record)
+  local known = tonumber(redis.call('ZSCORE', queue_key, waiter.token) or 0)
+  local sequence = known
+  if known < PLACES then
+    local last = tonumber(redis.call('ZRANGE', queue_key, -1, -1, 'WITHSCORES')[2] or 0)
+    sequence = waiter.place or math.max(tonumber(now_us), last + 1)
+    redis.call('ZADD', queue_key, string.format('%.0f', sequence), waiter.token)
+    if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
+      local channel = string.match(record, '"channel":"([^"]+)"')
+      if channel then tell(owner_key, channel, '+' .. owner_key, false) end
+    end
+  end
+  redis.call('HSET', waiters_key, waiter.token,
+    string.format('%.0f', now + waiter.alive_for) .. ' ' .. waiter.access .. ' ' .. waiter.channel)
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < waiter.alive_for then redis.call('PEXPIRE', key, waiter.alive_for) end
+  end
+  return sequence
+end
+local token, ttl, access, place = ARGV[1], tonumber(ARGV[2]), ARGV[6], tonumber(ARGV[7])
+look_at_clock()
+if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
+local record = redis.call('GET', KEYS[1])
+local state, last, ends, of = nil, 0, 0, nil
+if record then state, last, ends, of = read(record) end
+if record and not state then ends = now + redis.call('PTTL', KEYS[1]) end
+local function enter(fence)
+  last = math.max(last, fence)
+  set_sharer(KEYS[2], KEYS[3], token, now + ttl, string.format('h %.0f %s', fence, ARGV[4]))
+  keep_sharers(KEYS[1], KEYS[2], KEYS[3], last, access)
+  local waits = redis.call('ZCOUNT', KEYS[2], PLACES, '+inf') > 0 and 1 or 0
+  return {now_us, 'granted', string.format('%.0f', fence), waits}
+end
+local free = not record or state and ends <= now
+if free or state == 's' then
+  if state == 'h' then last = last + FENCE_RANGE - 1 end
+  local fence = math.max(tonumber(ARGV[10] and fence_floor(ARGV[10]) or now_us), last + 1)
+  local inside = {access = free and '?' or of, count = count_sharers(KEYS[2], KEYS[3])}
+  if not free then
+    local mine = sharer(KEYS[2], KEYS[3], token)
+    local given = mine and string.match(mine, '^h (%d+)')
+    if given then return enter(tonumber(given)) end
+    if mine == 'r' then return enter(fence) end
+    local limits = string.sub(access, 1, 6) == 'limit:' and string.sub(of, 1, 6) == 'limit:'
+    if limits and access ~= of then return {now_us, 'conflict', of} end
+  end
+  if not free and inside.count == 0 then
+    inside.access = nil
+  elseif hand_on(KEYS[1], KEYS[2], KEYS[3], last, ARGV[5], inside, {token = token, access = access, place = place}) then
+    return enter(fence)
+  end
+  if inside.access == 'exclusive' then
+    ends = now + CLAIM_WINDOW
+  elseif inside.access then
+    ends = keep_sharers(KEYS[1], KEYS[2], KEYS[3], last, inside.access)
+    if inside.access == access then ends = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]) end
+  end
+end
+local sequence = 0
+local alive_for = tonumber(ARGV[8])
+if alive_for then
+  local waiter = {token = token, access = access, alive_for = alive_for, channel = ARGV[9], place = place}
+  sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
+end
+return {now_us, 'busy', ends - now, sequence}
+`,
+} as const;
+
+
+/** stand-back.lua */
+export const standBackScript = {
+  name: 'stand-back',
+  numberOfKeys: 3,
+  deadlineAt: null,
+  sha1: 'a198ca5e81d05b2990cfc3381cc90d183b6af24b',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -2683,6 +2915,15 @@ local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers
   if reserved then look_within(owner_key, queue_key, waiters_key, CLAIM_WINDOW) end
   return entered
 end
+local function free(owner_key, queue_key, waiters_key, fence, count_receivers, inside, ended)
+  hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside)
+  if inside.count == 0 then
+    put(owner_key, string.format('f %016.0f 0000000000000 - ', fence))
+  elseif inside.access ~= 'exclusive' then
+    local ends = keep_sharers(owner_key, queue_key, waiters_key, fence, inside.access)
+    if ended and ends < ended - CLAIM_WINDOW then look_within(owner_key, queue_key, waiters_key, ends - now) end
+  end
+end
 local function give_place(owner_key, queue_key, waiters_key, waiter, record)
   local known = tonumber(redis.call('ZSCORE', queue_key, waiter.token) or 0)
   local sequence = known
@@ -2702,52 +2943,17 @@ local function give_place(owner_key, queue_key, waiters_key, waiter, record)
   end
   return sequence
 end
-local token, ttl, access, place = ARGV[1], tonumber(ARGV[2]), ARGV[6], tonumber(ARGV[7])
 look_at_clock()
-if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
-local record = redis.call('GET', KEYS[1])
-local state, last, ends, of = nil, 0, 0, nil
-if record then state, last, ends, of = read(record) end
-if record and not state then ends = now + redis.call('PTTL', KEYS[1]) end
-local function enter(fence)
-  last = math.max(last, fence)
-  set_sharer(KEYS[2], KEYS[3], token, now + ttl, string.format('h %.0f %s', fence, ARGV[4]))
-  keep_sharers(KEYS[1], KEYS[2], KEYS[3], last, access)
-  local waits = redis.call('ZCOUNT', KEYS[2], PLACES, '+inf') > 0 and 1 or 0
-  return {now_us, 'granted', string.format('%.0f', fence), waits}
+local state, fence, ends, token = read(redis.call('GET', KEYS[1]) or '')
+local was_sharer = sharer(KEYS[2], KEYS[3], ARGV[1])
+local waiter = {token = ARGV[1], access = ARGV[2], alive_for = tonumber(ARGV[4]), channel = ARGV[5], place = tonumber(ARGV[6])}
+give_place(KEYS[1], KEYS[2], KEYS[3], waiter, nil)
+if token == ARGV[1] then
+  free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], {count = 0})
+elseif state == 's' and was_sharer then
+  free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], {access = token, count = count_sharers(KEYS[2], KEYS[3])}, ends)
 end
-local free = not record or state and ends <= now
-if free or state == 's' then
-  if state == 'h' then last = last + FENCE_RANGE - 1 end
-  local fence = math.max(tonumber(now_us), last + 1)
-  local inside = {access = free and '?' or of, count = count_sharers(KEYS[2], KEYS[3])}
-  if not free then
-    local mine = sharer(KEYS[2], KEYS[3], token)
-    local given = mine and string.match(mine, '^h (%d+)')
-    if given then return enter(tonumber(given)) end
-    if mine == 'r' then return enter(fence) end
-    local limits = string.sub(access, 1, 6) == 'limit:' and string.sub(of, 1, 6) == 'limit:'
-    if limits and access ~= of then return {now_us, 'conflict', of} end
-  end
-  if not free and inside.count == 0 then
-    inside.access = nil
-  elseif hand_on(KEYS[1], KEYS[2], KEYS[3], last, ARGV[5], inside, {token = token, access = access, place = place}) then
-    return enter(fence)
-  end
-  if inside.access == 'exclusive' then
-    ends = now + CLAIM_WINDOW
-  elseif inside.access then
-    ends = keep_sharers(KEYS[1], KEYS[2], KEYS[3], last, inside.access)
-    if inside.access == access then ends = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]) end
-  end
-end
-local sequence = 0
-local alive_for = tonumber(ARGV[8])
-if alive_for then
-  local waiter = {token = token, access = access, alive_for = alive_for, channel = ARGV[9], place = place}
-  sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
-end
-return {now_us, 'busy', ends - now, sequence}
+return 1
 `,
 } as const;
 

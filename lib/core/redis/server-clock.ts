@@ -41,6 +41,11 @@ export class ServerClock {
     return localTime + this.#high + Math.abs(localTime - (this.#observedAt ?? localTime)) * DRIFT;
   }
 
+  /** The server time that is most likely at the given local time. */
+  estimate(localTime: number): number {
+    return localTime + (this.#low + this.#high) / 2;
+  }
+
   /** Another server may answer next. */
   forget(): void {
     this.#observedAt = undefined;

@@ -1,0 +1,110 @@
+import { CleanUp } from '../clean-up.js';
+import type { Clock } from '../clock.js';
+import type { NodeAnswer } from '../errors.js';
+import type { LockEmitter } from '../events.js';
+import type { QuorumConnection } from '../options.js';
+import { addressOf } from '../redis/server-address.js';
+import type {
+  AcquireAllOutcome,
+  AcquireOutcome,
+  CancelOutcome,
+  CancelRequest,
+  DowngradeOutcome,
+  ExtendOutcome,
+  ForceOutcome,
+  HeldToken,
+  InitializeOutcome,
+  NamesOutcome,
+  QueryOutcome,
+  ReleaseRequest,
+} from './lock-backend.js';
+import { RedisBackend, type RedisBackendOptions } from './redis-backend.js';
+
+/**
+ * How many things may be undone at one node at once: while it's down, each keeps a timer. What goes beyond ends with its
+ * ttl, at this one node.
+ */
+const MOST_UNDONE = 1_000;
+
+/** One of several independent Redis servers: its backend, and what is still to be undone there behind everybody's back. */
+export class QuorumNode {
+  readonly backend: RedisBackend;
+  /** Without credentials. */
+  readonly address: string;
+  readonly #cleanUp: CleanUp;
+  /** How many commands haven't been answered yet, some of them for calls that were decided without it. */
+  #underWay = 0;
+  #onIdle: (() => void) | undefined;
+
+  constructor(
+    options: RedisBackendOptions,
+    clock: Clock,
+    random: () => number,
+    events: LockEmitter,
+  ) {
+    this.address = addressOf(options.connection as QuorumConnection[number]);
+    this.backend = new RedisBackend(options, clock, events);
+    this.#cleanUp = new CleanUp(this.backend, clock, random);
+  }
+
+  /** A command is sent. */
+  begin(): void {
+    this.#underWay += 1;
+  }
+
+  /** It was answered, and what is to be done about it is under way. */
+  end(): void {
+    this.#underWay -= 1;
+    if (this.#underWay === 0) this.#onIdle?.();
+  }
+
+  /** `refusedAfter`: monotonic time from which on a command with this token, that may be on its way, would be refused. */
+  undo(held: HeldToken & CancelRequest, refusedAfter?: number): void {
+    if (this.#cleanUp.size < MOST_UNDONE) this.#cleanUp.cancel(held, refusedAfter);
+  }
+
+  /** Goes on with a release that failed here. */
+  release(request: () => ReleaseRequest): void {
+    if (this.#cleanUp.size < MOST_UNDONE) this.#cleanUp.release(request);
+  }
+
+  /** What it said, for an error. */
+  answer(outcome: Answer | undefined): NodeAnswer {
+    const { address: node } = this;
+    switch (outcome?.kind) {
+      case undefined:
+        return { node, answer: 'no-answer' };
+      case 'unavailable':
+        return { node, answer: outcome.reason, cause: outcome.cause };
+      case 'granted':
+      case 'busy':
+      case 'late':
+      case 'taken':
+        return { node, answer: outcome.kind };
+      case 'conflict':
+        return { node, answer: 'busy' };
+      default:
+        return { node, answer: 'done' };
+    }
+  }
+
+  /** Lets commands end that are under way, within their timeout, and makes a last try of all that's to be undone. */
+  async close(): Promise<void> {
+    if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
+    await this.#cleanUp.close();
+    await this.backend.close();
+  }
+}
+
+/** Any outcome. */
+export type Answer =
+  | AcquireAllOutcome
+  | AcquireOutcome
+  | CancelOutcome
+  | DowngradeOutcome
+  | ExtendOutcome
+  | ForceOutcome
+  | InitializeOutcome
+  | NamesOutcome
+  | QueryOutcome
+  | { readonly kind: 'connected' };
