@@ -22,6 +22,8 @@ const GUARD = { longestTtl: LONGEST };
 /** Which part of the longest lease clocks may differ by. */
 const MORATORIUM = LONGEST * 1.01;
 const SLACK = 500;
+/** One who is told nothing looks at nothing when its connection is back, and believes up to its deadline. */
+const TOLD_NOTHING = { wakeUp: 'poll' } as const;
 const MARK = { noLockIsHeld: true } as const;
 
 let server: RedisServer;
@@ -89,7 +91,7 @@ const MODES: [string, (locker: Locker) => Promise<Lock | null>][] = [
 
 describe.each(LOSSES)('after %s', (_what, loseData) => {
   it('a key is given twice without a guard', async () => {
-    const lock = await openLocker().acquire('k', { renew: false });
+    const lock = await openLocker(TOLD_NOTHING).acquire('k', { renew: false });
     await loseData();
     const second = await openLocker().acquire('k');
     // Both believe that they hold it alone.
@@ -99,7 +101,7 @@ describe.each(LOSSES)('after %s', (_what, loseData) => {
   it.each(MODES)(
     'with a guard, nobody enters %s while the first may believe',
     async (_how, take) => {
-      const lock = await (await openGuarded()).acquire('k', { renew: false });
+      const lock = await (await openGuarded(TOLD_NOTHING)).acquire('k', { renew: false });
       const rival = openLocker({ guard: GUARD });
       await rival.connect();
       await loseData();
@@ -214,14 +216,55 @@ describe('a moratorium', () => {
     const longer = openLocker({ guard: { longestTtl: '20s', lag: '3s' } });
     await (await longer.acquire('l')).release();
     const client = clientOf(server);
-    expect(await client.get('lock:guard')).toMatch(/^\w{40} 1 20000 0 -$/);
+    expect(await client.get('lock:guard')).toMatch(/^\w{40} 1 20000 3000 0 -$/);
     // The record is there, and another server's: what it says of the others still holds.
-    await client.set('lock:guard', `${'0'.repeat(40)} 1 20000 0 -`);
+    await client.set('lock:guard', `${'0'.repeat(40)} 1 20000 0 0 -`);
     const shorter = openLocker({ guard: GUARD });
     const { retryAfter } = await refusalOf(shorter.tryAcquire('m'));
     expect(retryAfter).toBeGreaterThan(20_200 - SLACK);
-    await client.set('lock:guard', `${'0'.repeat(40)} 1 20000 0 -`);
+    await client.set('lock:guard', `${'0'.repeat(40)} 1 20000 0 0 -`);
     expect((await refusalOf(longer.tryAcquire('m'))).retryAfter).toBeGreaterThan(23_200 - SLACK);
+  });
+
+  it('is so also where the record is lost, of which one who takes shorter leases knew', async () => {
+    const shorter = await openGuarded();
+    const longer = openLocker({ guard: { longestTtl: '20s' } });
+    const lock = await longer.acquire('k', { ttl: '20s', renew: false });
+    await (await shorter.acquire('l')).release();
+    await server.command('FLUSHALL');
+    const { retryAfter } = await refusalOf(shorter.tryAcquire('k'));
+    expect(lock.isHeld).toBe(true);
+    expect(retryAfter).toBeGreaterThan(20_200 - SLACK);
+  });
+
+  it('goes on for longer where one comes who reckons with a longer lag', async () => {
+    const locker = await openGuarded();
+    await server.command('FLUSHALL');
+    await refusalOf(locker.tryAcquire('k'));
+    const careful = openLocker({ guard: { ...GUARD, lag: '3s' } });
+    const { retryAfter } = await refusalOf(careful.tryAcquire('k'));
+    expect(retryAfter).toBeGreaterThan(MORATORIUM + 3_000 - SLACK);
+    // Once, however often they ask.
+    expect((await refusalOf(locker.tryAcquire('k'))).retryAfter).toBeLessThanOrEqual(
+      retryAfter as number,
+    );
+    expect((await refusalOf(careful.tryAcquire('k'))).retryAfter).toBeLessThanOrEqual(
+      retryAfter as number,
+    );
+  });
+
+  it('lasts no longer than a whole one where the clock was set back meanwhile', async () => {
+    const locker = await openGuarded();
+    await server.command('FLUSHALL');
+    await refusalOf(locker.tryAcquire('k'));
+    const client = clientOf(server);
+    const record = ((await client.get('lock:guard')) as string).split(' ');
+    // As it is after the clock was set back by an hour.
+    await client.set('lock:guard', record.with(4, String(Number(record[4]) + 3_600_000)).join(' '));
+    const { retryAfter } = await refusalOf(locker.tryAcquire('k'));
+    expect(retryAfter).toBeLessThanOrEqual(MORATORIUM + 1);
+    expect(retryAfter).toBeGreaterThan(MORATORIUM - SLACK);
+    expect((await locker.acquire('k', { waitTimeout: '20s' })).isHeld).toBe(true);
   });
 
   it('begins where an old master is back: its data is older than what was seen', async () => {
@@ -324,7 +367,7 @@ describe('without a loss', () => {
     const client = clientOf(server);
     const [runId] = ((await client.get('lock:guard')) as string).split(' ') as [string];
     await server.restart({ keepData: false });
-    await eventually(() => client.set('lock:guard', `${runId} 1 ${LONGEST} 0 -`), {
+    await eventually(() => client.set('lock:guard', `${runId} 1 ${LONGEST} 0 0 -`), {
       timeout: 3_000,
     });
     const error = await eventually(

@@ -1181,7 +1181,7 @@ export const checkGuardScript = {
   name: 'check-guard',
   numberOfKeys: 1,
   deadlineAt: null,
-  sha1: 'f53425148b5015c3ee990a93378b7ff476bc5b43',
+  sha1: '6fc3f8edfca5b99d11156b21145377163e26481c',
   source: `local now_us, now
 local function look_at_clock()
   local time = redis.call('TIME')
@@ -1195,21 +1195,24 @@ local DRIFT = 0.01
 look_at_clock()
 local id = server_id()
 if not id then return redis.error_reply('GUARD INFO has no run_id, so that nobody knows which server this is.') end
-local own, lag, seen = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local own_longest, own_lag, seen = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local record = redis.call('GET', KEYS[1])
-local of, epoch, stored, not_before, why = string.match(record or '', '^(%w+) (%d+) (%d+) (%d+) (%S+)$')
-epoch, stored, not_before = tonumber(epoch or 0), tonumber(stored or 0), tonumber(not_before or 0)
-local longest = math.max(own, stored)
+local of, epoch, longest, lag, not_before, why = string.match(record or '', '^(%w+) (%d+) (%d+) (%d+) (%d+) (%S+)$')
+epoch, not_before = tonumber(epoch or 0), tonumber(not_before or 0)
+longest, lag = tonumber(longest or 0), tonumber(lag or 0)
+local function length() return math.ceil(longest * (1 + DRIFT)) + lag end
+local reckoned = length()
+longest, lag = math.max(longest, own_longest), math.max(lag, own_lag)
 local news = not of and 'no-record' or of ~= id and 'other-server' or epoch < seen and 'older-data'
 if news then
   why, epoch = news, math.max(epoch, seen) + 1
-  not_before = math.max(not_before, now + math.ceil(longest * (1 + DRIFT)) + lag)
+  not_before = now + length()
 elseif not_before > now then
-  not_before = not_before + math.ceil((longest - stored) * (1 + DRIFT))
+  not_before = math.min(not_before + length() - reckoned, now + length())
 else
   not_before, why = 0, '-'
 end
-local current = string.format('%s %.0f %.0f %.0f %s', id, epoch, longest, not_before, why)
+local current = string.format('%s %.0f %.0f %.0f %.0f %s', id, epoch, longest, lag, not_before, why)
 if current ~= record then
   redis.call('PERSIST', KEYS[1])
   redis.call('SET', KEYS[1], current)
@@ -1746,13 +1749,13 @@ export const initGuardScript = {
   name: 'init-guard',
   numberOfKeys: 1,
   deadlineAt: null,
-  sha1: '4bb01ccf7b6586a2bca44cf3dacbbbbbeebf0ed1',
+  sha1: 'e0f8516984a3543b65d74adad5c7bafd0d2952ff',
   source: `local function server_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 end
 local id = server_id()
 if not id then return redis.error_reply('GUARD INFO has no run_id, so that nobody knows which server this is.') end
-return redis.call('SET', KEYS[1], id .. ' 1 ' .. ARGV[1] .. ' 0 -', 'NX') and 1 or 0
+return redis.call('SET', KEYS[1], id .. ' 1 ' .. ARGV[1] .. ' ' .. ARGV[2] .. ' 0 -', 'NX') and 1 or 0
 `,
 } as const;
 

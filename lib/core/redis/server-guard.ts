@@ -19,7 +19,9 @@ const CHECK = new Script<
   readonly [longest: number, lag: number, seen: number],
   [nowMicros: string, record: string, remaining: number, why: GuardReason | '-']
 >(checkGuardScript);
-const INIT = new Script<GuardKey, readonly [longest: number], 0 | 1>(initGuardScript);
+const INIT = new Script<GuardKey, readonly [longest: number, lag: number], 0 | 1>(
+  initGuardScript,
+);
 
 type AnyScript = Script<readonly string[], readonly (string | number)[], unknown>;
 
@@ -98,13 +100,14 @@ export class ServerGuard implements ScriptRunner {
   async initialize(
     prefix: string,
   ): Promise<{ readonly kind: 'made'; readonly made: number; readonly of: number } | Unavailable> {
+    const { longestTtl, lag } = this.options;
     const keys = this.#keysOf(prefix);
     let made = 0;
     for (let start = 0; start < keys.length; start += RECORDS_AT_ONCE) {
       const outcomes = await Promise.all(
         keys
           .slice(start, start + RECORDS_AT_ONCE)
-          .map((key) => this.runner.run(INIT, [key], [this.options.longestTtl])),
+          .map((key) => this.runner.run(INIT, [key], [longestTtl, lag])),
       );
       for (const outcome of outcomes) {
         if (outcome.kind === 'unavailable') return outcome;
@@ -133,7 +136,7 @@ export class ServerGuard implements ScriptRunner {
     const outcome = await this.runner.run(
       CHECK,
       [guardKey],
-      [longestTtl, lag, before?.epoch ?? 0],
+      [Math.max(longestTtl, before?.longest ?? 0), lag, before?.epoch ?? 0],
       deadline,
     );
     // Nothing was taken, whatever became of the question.
@@ -143,11 +146,12 @@ export class ServerGuard implements ScriptRunner {
         : { ...outcome, mayHaveRun: false };
     }
     const [, record, remaining, why] = outcome.reply;
-    const [runId = '', epoch] = record.split(' ');
+    const [runId = '', epoch, longest] = record.split(' ');
     const isOpen = remaining === 0 && why === '-';
     this.#known.set(guardKey, {
       record: isOpen ? record : '',
       epoch: Math.max(before?.epoch ?? 0, Number(epoch)),
+      longest: Number(longest),
       // Another connection since: it may lead to another server.
       link: asked === link() ? asked : undefined,
     });
@@ -202,6 +206,8 @@ interface KnownRecord {
   readonly record: string;
   /** The highest that was seen. */
   readonly epoch: number;
+  /** The longest lease of all who have asked there, in ms: a server that has lost the record can't know of it. */
+  readonly longest: number;
   /** Over which connection it was seen. */
   readonly link: number | undefined;
 }
