@@ -1,6 +1,6 @@
 /** Where a process finds Redis, as it's told on its command line, and how a user of ioredis connects to that. */
 import { Cluster, Redis } from 'ioredis';
-import type { LockConnection } from '../../lib/core/options.js';
+import type { LockerOptions } from '../../lib/core/options.js';
 
 export interface Address {
   readonly host: string;
@@ -48,7 +48,7 @@ function sentinelOptions({ sentinels, name, username, password }: SentinelWhere)
 }
 
 /** The same as our option `connection`. */
-export function connectionOf(where: Where): LockConnection {
+export function connectionOf(where: Where): LockerOptions['connection'] {
   switch (where.kind) {
     case 'single':
       return where.url;
@@ -59,6 +59,6 @@ export function connectionOf(where: Where): LockConnection {
       return new Cluster([...where.nodes], { lazyConnect: true });
     }
     case 'nodes':
-      throw new Error('One connection for several nodes.');
+      return [...where.urls];
   }
 }

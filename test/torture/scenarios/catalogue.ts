@@ -2,6 +2,7 @@ import type { Scenario } from '../scenario.js';
 import { calm, clientKilled, clientStopped, loopBlocked } from './clients.js';
 import { clockAhead, clockBack } from './clock.js';
 import { clusterFailover, slotMoved } from './cluster.js';
+import { nodeFrozen, nodeKilled, nodePartitioned, nodesRestartedEmpty } from './nodes.js';
 import { proxyCuts, proxyDelays, proxyRepeats } from './network.js';
 import { failoverLostWrite, failoverPlanned, masterIsolated } from './sentinel.js';
 import {
@@ -39,4 +40,8 @@ export const scenarios: readonly Scenario[] = [
   masterIsolated,
   slotMoved,
   clusterFailover,
+  nodeKilled,
+  nodeFrozen,
+  nodePartitioned,
+  nodesRestartedEmpty,
 ];
