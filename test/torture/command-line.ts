@@ -67,6 +67,15 @@ export function parseCommand(args: string[]): Command {
   };
 }
 
+/** What to type for the same trials; files are everybody's own. */
+export function commandText({ minutes, only, subjects, seed }: Command): string {
+  return [
+    `npm run torture -- --minutes ${minutes} --seed ${seed}`,
+    ...(only === undefined ? [] : [`--only ${only.join(',')}`]),
+    ...(subjects === undefined ? [] : [`--subjects ${subjects.join(',')}`]),
+  ].join(' ');
+}
+
 function list(given: string | undefined): string[] | undefined {
   return given
     ?.split(',')

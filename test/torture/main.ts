@@ -6,7 +6,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describeMachine } from '../../bench/machine.js';
-import { parseCommand, USAGE, UsageError } from './command-line.js';
+import { commandText, parseCommand, USAGE, UsageError } from './command-line.js';
 import { reportMarkdown, type Run, summaryText } from './report.js';
 import type { Scenario } from './scenario.js';
 import { scenarios } from './scenarios/catalogue.js';
@@ -62,7 +62,7 @@ async function main(): Promise<void> {
     }
   }
   const run: Run = {
-    command: ['npm run torture --', ...process.argv.slice(2)].join(' '),
+    command: commandText(command),
     date: begunAt.toISOString().slice(0, 10),
     machine,
     skipped: [...skipped],

@@ -73,7 +73,7 @@ export function reportMarkdown(
     [
       'Several processes take locks of a short ttl, work under them and write to a resource, while one fault follows another.',
       'Each writes down when it believed that it held its lock, on the monotonic clock of the machine; afterwards all is put side by side.',
-      'Figures are violations per million grants; `-`: there were none. In brackets: how many were found.',
+      'Figures are violations per million grants; `-`: there were none. In brackets: how many were found, in as many grants as the last table says.',
     ].join(' '),
     verdictText(report),
     '## Subjects',

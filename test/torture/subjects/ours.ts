@@ -2,7 +2,7 @@ import { LockConfigError, LockError, LockLostError } from '../../../lib/core/err
 import type { Lock } from '../../../lib/core/lock.js';
 import { Locker } from '../../../lib/core/locker.js';
 import type { LockerOptions } from '../../../lib/core/options.js';
-import { connectionOf } from '../where.js';
+import { connectionOf, type Where } from '../where.js';
 import type { Subject, SubjectClient, SubjectLock, SubjectOptions } from './subject.js';
 
 class OurLocks implements SubjectClient {
@@ -78,10 +78,14 @@ function variant(
     belief: 'while `lock.isHeld`',
     fences: true,
     promises,
-    lacks() {
+    lacks(topology) {
       try {
-        // Unknown options are refused before anything is connected.
-        const where = { kind: 'single', url: 'redis://127.0.0.1:1' } as const;
+        // What isn't offered is refused before anything is connected.
+        const nowhere = 'redis://127.0.0.1:1';
+        const where: Where =
+          topology === 'nodes'
+            ? { kind: 'nodes', urls: [nowhere, nowhere, nowhere] }
+            : { kind: 'single', url: nowhere };
         const options = { where, ttl: 500, waitTimeout: 500, commandTimeout: 100, lag: 0 };
         void new Locker(optionsFor(options)).close();
         return undefined;
