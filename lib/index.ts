@@ -51,6 +51,7 @@ export type { Lock, LockReleased } from './core/lock.js';
 export type {
   ForceReleaseOptions,
   LockConnection,
+  QuorumConnection,
   LockerOptions,
   LockOptions,
   OnBusy,
@@ -91,4 +92,10 @@ export {
   LockTimeoutError,
   LockUnavailableError,
 } from './core/errors.js';
-export type { ForcedBy, LockErrorCode, LostReason, UnavailableReason } from './core/errors.js';
+export type {
+  ForcedBy,
+  LockErrorCode,
+  LostReason,
+  NodeAnswer,
+  UnavailableReason,
+} from './core/errors.js';

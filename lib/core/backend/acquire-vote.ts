@@ -118,9 +118,11 @@ export class AcquireVote {
   get #isHopeless(): boolean {
     if (this.#missing === 0) return true;
     if (this.request.place !== undefined) return false;
-    const answered = this.#answers.length - this.#missing;
-    // Of an even number, half may end the hope, and say too little of who has it.
-    return this.#granted + this.#missing < this.#majority && answered >= this.#majority;
+    if (this.#granted + this.#missing >= this.#majority) return false;
+    // Of an even number, half may end the hope, and say too little of who has it; and where nobody can be asked, what each
+    // node said is to be told.
+    const busy = this.#answers.filter((answer) => answer?.kind === 'busy').length;
+    return this.#granted + busy >= this.#majority;
   }
 
   #beginToFence(): void {
