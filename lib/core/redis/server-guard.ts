@@ -19,9 +19,7 @@ const CHECK = new Script<
   readonly [longest: number, lag: number, seen: number],
   [nowMicros: string, record: string, remaining: number, why: GuardReason | '-']
 >(checkGuardScript);
-const INIT = new Script<GuardKey, readonly [longest: number, lag: number], 0 | 1>(
-  initGuardScript,
-);
+const INIT = new Script<GuardKey, readonly [longest: number, lag: number], 0 | 1>(initGuardScript);
 
 type AnyScript = Script<readonly string[], readonly (string | number)[], unknown>;
 
