@@ -59,7 +59,6 @@ export function connectionOf(where: Where): LockerOptions['connection'] {
       return new Cluster([...where.nodes], { lazyConnect: true });
     }
     case 'nodes':
-      // Refused by an engine that has no quorum.
-      return [...where.urls] as unknown as LockerOptions['connection'];
+      return [...where.urls];
   }
 }
