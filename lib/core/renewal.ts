@@ -61,8 +61,12 @@ export class Renewal {
 
   /** Renews a lease now, outside its turn, unless a renewal is under way already. */
   async renewNow(lease: Lease): Promise<ExtendOutcome> {
-    const { leases, outcomes } = lease.extending ?? this.#extend([lease]);
-    return (await outcomes)[leases.indexOf(lease)] as ExtendOutcome;
+    for (;;) {
+      const { leases, outcomes } = lease.extending ?? this.#extend([lease]);
+      const outcome = (await outcomes)[leases.indexOf(lease)] as ExtendOutcome;
+      // Still held all the same: it's being asked again.
+      if (outcome.kind !== 'taken' || lease.extending === undefined) return outcome;
+    }
   }
 
   /** What was told to holders may have been missed: finds out which leases are still ours. */
@@ -134,6 +138,7 @@ export class Renewal {
   }
 
   async #extendAndApply(batch: readonly Lease[]): Promise<readonly ExtendOutcome[]> {
+    const asked = batch.map(({ access }) => access);
     const outcomes = await this.backend.extend(batch);
     const now = this.clock.now();
     const told = this.events.has('renewed');
@@ -152,6 +157,11 @@ export class Renewal {
           }));
           break;
         case 'taken':
+          if (lease.access !== asked[index]) {
+            // Downgraded meanwhile, which may have been done first: over another connection, or at another node.
+            this.#extend([lease]);
+            break;
+          }
           lease.lose('taken');
           return;
         case 'unavailable':

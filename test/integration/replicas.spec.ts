@@ -266,3 +266,25 @@ async function callsOf(command: string): Promise<number> {
   const stats = await onMaster.info('commandstats');
   return Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(stats)?.[1] ?? 0);
 }
+
+describe('a downgrade', () => {
+  it('that overtakes a renewal, which waits for the replicas of others, loses nothing', async () => {
+    const locker = openLocker({ replicas: REPLICAS, ttl: 10_000 });
+    const lock = await locker.acquire('k');
+    await lock.extend();
+    replica.pause();
+    const other = locker.tryAcquire('x').catch(() => null);
+    const extended = lock.extend().then(
+      () => 'extended',
+      (error: Error) => error.message,
+    );
+    await lock.downgrade();
+    replica.resume();
+    await other;
+    expect(await extended).toBe('extended');
+    expect(lock.state).toBe('held');
+    expect(lock.isHeld).toBe(true);
+    await lock.extend();
+    expect(await lock.release()).toBe('released');
+  });
+});
