@@ -40,6 +40,7 @@ async function main(): Promise<void> {
     }
   }
   for (const [what, reason] of skipped) console.log(`Skipped: ${what}: ${reason}`);
+  if (planned.length === 0) throw new UsageError(`Nothing of that can be run.\n${USAGE}`);
   const seconds = (command.minutes * 60) / planned.length;
   console.log(
     `${planned.length} trials of ${seconds.toFixed(0)} s each, or what a scenario takes at least; seed ${command.seed}.`,

@@ -81,10 +81,10 @@ function variant(
     lacks(topology) {
       try {
         // What isn't offered is refused before anything is connected.
-        const nowhere = 'redis://127.0.0.1:1';
+        const [nowhere = '', ...others] = [1, 2, 3].map((port) => `redis://127.0.0.1:${port}`);
         const where: Where =
           topology === 'nodes'
-            ? { kind: 'nodes', urls: [nowhere, nowhere, nowhere] }
+            ? { kind: 'nodes', urls: [nowhere, ...others] }
             : { kind: 'single', url: nowhere };
         const options = { where, ttl: 500, waitTimeout: 500, commandTimeout: 100, lag: 0 };
         void new Locker(optionsFor(options)).close();
