@@ -152,7 +152,8 @@ export interface LockerOptions extends Omit<LockOptions, 'signal' | 'label'> {
    */
   guard?: boolean | ServerGuardOptions;
   /**
-   * Confirms every grant and every renewal by replicas (WAIT): one that too few have in time is undone, and the call fails
+   * Confirms every grant, every renewal and every claim of a tick (`runOnce`) by replicas (WAIT): one that too few have in time
+   * is undone, and the call fails
    * with {@link LockUnavailableError} of reason `replicas`; a renewal that they don't confirm doesn't count, so that a lease
    * ends at its deadline when they are gone for long. Closes the double grant after a failover as far as the replica that is
    * promoted has confirmed. Grants then cost another round trip, from the master to its replicas.

@@ -6,7 +6,11 @@
  */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { Redis } from 'ioredis';
+import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
+import { systemClock } from '../../lib/core/clock.js';
 import { LockUnavailableError } from '../../lib/core/errors.js';
+import { LockEmitter } from '../../lib/core/events.js';
+import { LockName } from '../../lib/core/lock-name.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
 import { eventually } from '../support/eventually.js';
@@ -286,5 +290,44 @@ describe('a downgrade', () => {
     expect(lock.isHeld).toBe(true);
     await lock.extend();
     expect(await lock.release()).toBe('released');
+  });
+});
+
+describe('the claim of a tick', () => {
+  it('counts only where it is confirmed', async () => {
+    const confirmation = { ...REPLICAS, aof: false };
+    const backend = new RedisBackend(
+      {
+        connection: master.url,
+        commandTimeout: COMMAND_TIMEOUT,
+        prefix: 'lock',
+        wakeUp: 'poll',
+        application: undefined,
+        replicas: confirmation,
+      },
+      systemClock,
+      new LockEmitter(),
+    );
+    opened.push(backend);
+    await backend.connect();
+    const name = LockName.of('lock', 'job');
+    const claim = (token: string, tick: number) => {
+      const fence = String(Date.now() * 1_000);
+      return backend.runs.claim(name, {
+        run: { token, tick, host: 'h', pid: 1, lock: 'l', fence },
+        ...{ instant: tick, per: 1_000, overlap: 'run', keep: 10, retain: 60_000 },
+        ...{ within: COMMAND_TIMEOUT, attempts: 1, dead: [], alive: [], abandoned: [] },
+      });
+    };
+    expect(await claim('first', 1_000)).toMatchObject({ kind: 'begun' });
+    replica.pause();
+    expect(await claim('second', 2_000)).toMatchObject({
+      kind: 'unavailable',
+      reason: 'replicas',
+      mayHaveRun: true,
+    });
+    // Who doesn't begin it needn't wait.
+    expect(await claim('third', 1_000)).toMatchObject({ kind: 'running' });
+    replica.resume();
   });
 });

@@ -228,7 +228,7 @@ export class RedisBackend implements LockBackend {
     this.#renewals = this.#confirmed ?? this.#connection;
     if (options.guard !== undefined) this.#guard = this.#newGuard(options.guard, events);
     this.#grants = this.#guard ?? this.#renewals;
-    this.runs = new RedisRunStore(this.#connection, this.#keyPrefix);
+    this.runs = new RedisRunStore(this.#connection, this.#renewals, this.#keyPrefix);
     const mayPublish = async () =>
       options.wakeUp === 'publish' ? this.#connection.mayPublish(channel) : false;
     this.wakeUp = this.#source.isCluster

@@ -1,6 +1,7 @@
 import type { LockName } from '../lock-name.js';
 import type { Connection } from '../redis/connection.js';
 import { Script } from '../redis/script.js';
+import type { ScriptRunner } from '../redis/script-runner.js';
 import {
   abandonRunScript,
   claimRunScript,
@@ -32,15 +33,22 @@ const LIST = new Script<RunsKey, readonly [dead: string], string[]>(listRunsScri
 
 /** Runs on one Redis, over the connection of its `RedisBackend`: one hash for each job. */
 export class RedisRunStore implements RunStore {
+  /** `claims`: where what begins a run is sent, where replicas are to confirm it. */
   constructor(
     private readonly connection: Connection,
+    private readonly claims: ScriptRunner,
     private readonly keyPrefix: string,
   ) {}
 
   async claim(name: LockName, request: ClaimRequest): Promise<ClaimOutcome> {
-    const outcome = await this.connection.run(CLAIM, this.#keyOf(name), [JSON.stringify(request)]);
+    // Without a lock, it only looks, or decides to run nothing.
+    const runner = request.run.lock === undefined ? this.connection : this.claims;
+    const outcome = await runner.run(CLAIM, this.#keyOf(name), [JSON.stringify(request)]);
     if (outcome.kind === 'unavailable') return outcome;
     const [kind, run, ...running] = outcome.reply;
+    // A failover to a replica that doesn't know of it would have the tick run once more.
+    const failure = kind === 'begun' ? await outcome.confirmed : undefined;
+    if (failure !== undefined) return failure;
     // Which kinds come with a run, the script says.
     return {
       kind,
