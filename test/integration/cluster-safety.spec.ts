@@ -100,6 +100,25 @@ describe('replicas', () => {
     }
   });
 
+  it('a call ends in time where the master is frozen, and was not reached before', async () => {
+    const [key] = keys as [string];
+    const frozen = await cluster.masterOf(`lock:{${key}}`);
+    frozen.pause();
+    try {
+      const commandTimeout = 400;
+      const locker = openLocker({ replicas: { atLeast: 1, timeout: 100 }, commandTimeout });
+      await locker.connect();
+      const slack = 300;
+      for (let call = 0; call < 4; call += 1) {
+        const askedAt = performance.now();
+        await refusalOf(locker.acquire(key, { waitTimeout: 50 }));
+        expect(performance.now() - askedAt).toBeLessThan(50 + commandTimeout + slack);
+      }
+    } finally {
+      frozen.resume();
+    }
+  });
+
   it(
     'a slot that moves takes the WAIT with it: to the new master, once it is there',
     async () => {

@@ -1,9 +1,9 @@
 import type { Cluster } from 'ioredis';
 
 import type { Unavailable } from '../backend/unavailable.js';
-import type { Clock } from '../clock.js';
+import type { Clock, Timer } from '../clock.js';
 import type { ResolvedReplicas } from '../options.js';
-import type { ClusterNodes, Errand } from './cluster-nodes.js';
+import { type ClusterNodes, type Errand, UnreachableNode } from './cluster-nodes.js';
 import { ConfirmedConnection } from './confirmed-connection.js';
 import { type Connection, ConnectionSource } from './connection.js';
 import { hashSlotOf } from './hash-slot.js';
@@ -53,7 +53,9 @@ export class ConfirmedCluster implements ScriptRunner {
     const connected = await this.connection.connect();
     if (connected.kind === 'unavailable') return connected;
     const nodes = this.connection.nodes as ClusterNodes;
-    const isOver = () => this.clock.now() >= dueAt;
+    // A timer may be a little early, by the clock: what was given up isn't sent after all.
+    let isGivenUp = false;
+    const isOver = () => isGivenUp || this.clock.now() >= dueAt;
     const errand: Errand = {
       get isOver() {
         return isOver();
@@ -61,24 +63,40 @@ export class ConfirmedCluster implements ScriptRunner {
       refused: () => {},
     };
     let last: Unavailable | undefined;
+    let mayHaveRun = false;
     const sendTo = async (node: RedisNode, asking: boolean): Promise<Replied<R> | Unavailable> => {
       if (script.isTimed && !node.clock.known) await this.#askClock(nodes, node, dueAt);
+      if (isOver()) throw new UnreachableNode();
       const itsArgs = script.timed(args, dueAt, node.clock);
       const connection = this.#connectionTo(node);
+      mayHaveRun = true;
       const outcome = await connection.runWith(script, keys, itsArgs, dueAt, asking);
       if (outcome.kind === 'reply') return { ...outcome, clock: node.clock };
       last = outcome;
+      ({ mayHaveRun } = outcome);
       // What a node refuses, may be another's to do, and has not run.
       if (outcome.reason === 'refused') throw outcome.cause;
       if (outcome.reason === 'unreachable') void nodes.refresh();
       return outcome;
     };
-    try {
-      return await nodes.run(hashSlotOf(keys[0] as string), errand, sendTo);
-    } catch (cause) {
-      if (last?.cause === cause && last !== undefined) return last;
-      return { kind: 'unavailable', reason: 'unreachable', cause, mayHaveRun: false };
-    }
+    const sent = nodes
+      .run(hashSlotOf(keys[0] as string), errand, sendTo)
+      .catch((cause: unknown): Unavailable => {
+        if (last?.cause === cause && last !== undefined) return last;
+        return { kind: 'unavailable', reason: 'unreachable', cause, mayHaveRun: false };
+      });
+    // Until it's known that a node can't be reached, or where else the slot is, it may be longer.
+    let timer: Timer | undefined;
+    const timeUp = new Promise<Unavailable>((resolve) => {
+      timer = this.clock.after(dueAt - this.clock.now(), () => {
+        isGivenUp = true;
+        const cause = last?.cause ?? new Error('No node of the Cluster has answered in time.');
+        resolve({ kind: 'unavailable', reason: 'no-answer', cause, mayHaveRun });
+      });
+    });
+    const outcome = await Promise.race([sent, timeUp]);
+    timer?.cancel();
+    return outcome;
   }
 
   close(): void {
