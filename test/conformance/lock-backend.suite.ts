@@ -65,8 +65,9 @@ const FENCE_RETENTION = 10_000;
 
 /** A process: a backend that listens, and what it was told. */
 export class Party {
-  readonly woken: (string | undefined)[] = [];
+  readonly woken: string[] = [];
   /** Who was told when to look at the latest, in ms. */
+  readonly toldWhen: { token: string; within: number }[] = [];
   /** Owners of the held keys that somebody else began to wait for. */
   readonly toldOfOthers: string[] = [];
   /** Which of its leases were released by force, and by whom. */
@@ -75,7 +76,6 @@ export class Party {
   #listens = false;
   /** How far apart in time, in ms, two must come to be told apart: places follow what each knows of the nodes' clocks. */
   readonly #resolution: number;
-  readonly toldWhen: { token: string | undefined; within: number }[] = [];
 
   constructor(
     readonly backend: LockBackend,
@@ -86,7 +86,8 @@ export class Party {
       if (message.kind === 'othersWait') this.toldOfOthers.push(message.owner);
       else if (message.kind === 'forced')
         this.toldOfForce.push({ token: message.token, owner: message.owner, by: message.by });
-      else if (message.kind === 'listening') this.woken.push(undefined);
+      // That messages may have been lost, it may be told at any time.
+      else if (message.kind === 'listening') return;
       else if (message.within === 0) this.woken.push(message.token);
       else this.toldWhen.push({ token: message.token, within: message.within });
     });
@@ -97,8 +98,6 @@ export class Party {
     await this.backend.wakeUp.subscribe(any);
     expect(this.backend.wakeUp.listensTo(any)).toBe(true);
     this.#listens = true;
-    // It's told to look once when it begins to listen.
-    this.woken.length = 0;
     return this;
   }
 

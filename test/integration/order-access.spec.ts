@@ -43,7 +43,7 @@ interface Way {
   /** Of the callers of a process on each key. */
   readonly takes: readonly AcquireOptions[];
   readonly options?: Partial<LockerOptions>;
-  /** How many are inside together at times. */
+  /** How many are inside together at times, at least; where readers are few, they seldom meet. */
   readonly together: number;
 }
 
@@ -53,7 +53,7 @@ const WAYS: readonly Way[] = [
     takes: [READ, READ, READ, READ, WRITE],
     together: 4,
   },
-  { title: 'a stream of writers, few readers', takes: [WRITE, WRITE, WRITE, READ], together: 2 },
+  { title: 'a stream of writers, few readers', takes: [WRITE, WRITE, WRITE, READ], together: 1 },
   {
     title: 'as many readers as writers, none passed on within a process',
     takes: [READ, WRITE, READ, WRITE],

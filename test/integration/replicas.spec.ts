@@ -18,8 +18,8 @@ import { keysInUse, recordOf } from '../support/lock-keys.js';
 import { RedisServer } from '../support/redis-server.js';
 
 const COMMAND_TIMEOUT = 1_500;
-const REPLICAS = { atLeast: 1, timeout: 300 };
-const TTL = 1_500;
+const REPLICAS = { atLeast: 1, timeout: 600 };
+const TTL = 2_400;
 const SLACK = 400;
 
 let master: RedisServer;
