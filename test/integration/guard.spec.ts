@@ -287,7 +287,10 @@ describe('a moratorium', () => {
 describe('a promoted replica', () => {
   async function withReplica(work: (replica: RedisServer) => Promise<void>): Promise<void> {
     const replica = await RedisServer.start({
-      args: ['--replicaof', '127.0.0.1', String(server.port)],
+      args: [
+        ...['--replicaof', '127.0.0.1', String(server.port)],
+        ...['--repl-diskless-sync-delay', '0'],
+      ],
     });
     try {
       await eventually(async () => (await clientOf(server).wait(1, 50)) === 1, { timeout: 10_000 });
@@ -330,6 +333,24 @@ describe('a promoted replica', () => {
       expect(lock.isHeld).toBe(true);
       const second = await rival.acquire('k', { waitTimeout: '20s' });
       expect([lock.isHeld, second.isHeld]).toEqual([false, true]);
+    });
+  });
+
+  it('gives nothing either where it was the master before, and nobody asked the other for a lock', async () => {
+    await withReplica(async (replica) => {
+      const long = { guard: { longestTtl: '20s' }, ttl: '20s' } as const;
+      const locker = await openGuarded({ ...TOLD_NOTHING, ...long });
+      await eventually(async () => clientOf(replica).get('lock:guard'));
+      const [first, second] = [clientOf(server), clientOf(replica)];
+      await second.replicaof('NO', 'ONE');
+      const lock = await locker.acquire('k', { renew: false });
+      // It becomes the other's replica, and loses what the other never had.
+      await first.replicaof('127.0.0.1', replica.port);
+      await eventually(async () => (await first.exists('lock:{k}')) === 0, { timeout: 10_000 });
+      await first.replicaof('NO', 'ONE');
+      const rival = openLocker(long);
+      expect(await refusalOf(rival.tryAcquire('k'))).toMatchObject({ reason: 'guard' });
+      expect(lock.isHeld).toBe(true);
     });
   });
 });

@@ -268,6 +268,13 @@ export const mutations = [
     tests: GUARD,
   },
   {
+    name: 'guard: a master that was a replica in between',
+    file: 'lib/core/redis/_server-id.lua',
+    find: `string.find(promoted_from, '[^0]')`,
+    replace: `false`,
+    tests: GUARD,
+  },
+  {
     name: 'guard: an old master that is back',
     file: 'lib/core/redis/check-guard.lua',
     find: ` or epoch < seen and 'older-data'`,
@@ -276,15 +283,15 @@ export const mutations = [
   {
     name: 'guard: as long as the longest lease',
     file: 'lib/core/redis/check-guard.lua',
-    find: 'now + math.ceil(longest * (1 + DRIFT)) + lag',
-    replace: 'now + lag',
+    find: 'math.ceil(longest * (1 + DRIFT)) + lag',
+    replace: 'lag',
     tests: GUARD,
   },
   {
     name: 'guard: and as an old master may still grant',
     file: 'lib/core/redis/check-guard.lua',
-    find: 'now + math.ceil(longest * (1 + DRIFT)) + lag',
-    replace: 'now + math.ceil(longest * (1 + DRIFT))',
+    find: 'math.ceil(longest * (1 + DRIFT)) + lag',
+    replace: 'math.ceil(longest * (1 + DRIFT))',
     tests: GUARD,
   },
   {

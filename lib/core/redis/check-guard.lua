@@ -1,7 +1,7 @@
 --[[
 Asks the server's guard whether the server may grant, and begins a moratorium where leases may be forgotten that still run.
 
-KEYS[1] the guard's record: '<run id> <epoch> <longest ms> <lag ms> <not before, ms of server time; 0: open> <why; -: open>'. Never expires.
+KEYS[1] the guard's record: '<server id> <epoch> <longest ms> <lag ms> <not before, ms of server time; 0: open> <why; -: open>'. Never expires.
 ARGV[1] the longest lease that the caller takes or knows of, in ms
 ARGV[2] for how long an old master may still grant or prolong, in ms
 ARGV[3] the highest epoch that the caller has seen

@@ -51,9 +51,12 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '87b9ea1578f0bbe85b937a5c355d8e16aef6b508',
+  sha1: '0cb27c4aa62e1a83ee107e205b3e798742ece3d7',
   source: `local function server_id()
-  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
+  if run_id and promoted_from and string.find(promoted_from, '[^0]') then return run_id .. string.sub(promoted_from, 1, 16) end
+  return run_id
 end
 local function guard(first)
   local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
@@ -503,9 +506,12 @@ export const acquireGuardedScript = {
   name: 'acquire-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: 'cf83f589616413c7df1a008a2ed67c52667d9483',
+  sha1: 'd3009769632ae7df8279cfbede34677b2fb2c59b',
   source: `local function server_id()
-  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
+  if run_id and promoted_from and string.find(promoted_from, '[^0]') then return run_id .. string.sub(promoted_from, 1, 16) end
+  return run_id
 end
 local function guard(first)
   local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
@@ -1181,7 +1187,7 @@ export const checkGuardScript = {
   name: 'check-guard',
   numberOfKeys: 1,
   deadlineAt: null,
-  sha1: '6fc3f8edfca5b99d11156b21145377163e26481c',
+  sha1: '9e57e1729f6a462222c48e2581a52dd547b3a679',
   source: `local now_us, now
 local function look_at_clock()
   local time = redis.call('TIME')
@@ -1189,7 +1195,10 @@ local function look_at_clock()
   now = tonumber(string.sub(now_us, 1, 13))
 end
 local function server_id()
-  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
+  if run_id and promoted_from and string.find(promoted_from, '[^0]') then return run_id .. string.sub(promoted_from, 1, 16) end
+  return run_id
 end
 local DRIFT = 0.01
 look_at_clock()
@@ -1749,9 +1758,12 @@ export const initGuardScript = {
   name: 'init-guard',
   numberOfKeys: 1,
   deadlineAt: null,
-  sha1: 'e0f8516984a3543b65d74adad5c7bafd0d2952ff',
+  sha1: 'd54d265847eb5c9bcbfb57dae658713a87b5e6bc',
   source: `local function server_id()
-  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
+  if run_id and promoted_from and string.find(promoted_from, '[^0]') then return run_id .. string.sub(promoted_from, 1, 16) end
+  return run_id
 end
 local id = server_id()
 if not id then return redis.error_reply('GUARD INFO has no run_id, so that nobody knows which server this is.') end
@@ -2310,9 +2322,12 @@ export const shareGuardedScript = {
   name: 'share-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: '592d0ae882cbde95342c87aa87641dfe889d7686',
+  sha1: 'a04d037ceaa84523078afdb811543c625781c130',
   source: `local function server_id()
-  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
+  if run_id and promoted_from and string.find(promoted_from, '[^0]') then return run_id .. string.sub(promoted_from, 1, 16) end
+  return run_id
 end
 local function guard(first)
   local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)

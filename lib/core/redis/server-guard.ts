@@ -32,7 +32,8 @@ const GUARDED: Readonly<Record<string, AnyScript>> = {
 
 /**
  * Closes the double grant after lost data: a server that may have forgotten leases grants nothing new until every one of
- * them must have ended. It knows itself by the `run_id` that its guard's record holds, among its own data:
+ * them must have ended. It knows itself by its `run_id`, and once it was promoted by what it was promoted from, which its
+ * guard's record holds, among its own data:
  *
  *     record of this run_id: open ◀──time passed── moratorium ◀──no record (first use, FLUSHALL, a restart without data)
  *                             │                     ▲     ▲
