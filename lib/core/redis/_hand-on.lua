@@ -9,6 +9,11 @@ local function may_enter(access, inside)
   return not limit or inside.count < tonumber(limit)
 end
 
+-- Whether two limits differ: replicas that would let in a different number are misconfigured, and neither may enter.
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
+end
+
 -- Lets in whoever may enter, first come, first served: reserves the key for the first waiters that are alive, and wakes
 -- them; each claims it by acquiring with its token within the claim window. One that may not enter stops those behind it.
 -- `inside` becomes what comes of it. `fence`: the last fencing token used. `claimant`: {token, access, place}, asking right

@@ -52,8 +52,7 @@ for i = 1, #KEYS / 3 do
     -- A holder that was cut off may have used its whole range.
     if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
     local free = ends <= now
-    local limits = string.sub(access, 1, 6) == 'limit:' and state == 's' and string.sub(of, 1, 6) == 'limit:'
-    if limits and not free and of ~= access then return {now_us, 'conflict', i, of} end
+    if state == 's' and not free and limits_differ(access, of) then return {now_us, 'conflict', i, of} end
     local inside = {access = free and '?' or state == 's' and of or 'exclusive', count = count_sharers(queue_key, waiters_key)}
     -- One at least, also where what is known of it was lost.
     if not free then inside.count = math.max(1, inside.count) end

@@ -51,7 +51,7 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '0cb27c4aa62e1a83ee107e205b3e798742ece3d7',
+  sha1: '413bd8bc05ff02a38ec4535d878f917c8cab0acb',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -214,6 +214,9 @@ local function may_enter(access, inside)
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
 end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
+end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
   local waits = redis.call('EXISTS', queue_key) == 1
@@ -288,8 +291,7 @@ for i = 1, #KEYS / 3 do
   if not mine then
     if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
     local free = ends <= now
-    local limits = string.sub(access, 1, 6) == 'limit:' and state == 's' and string.sub(of, 1, 6) == 'limit:'
-    if limits and not free and of ~= access then return {now_us, 'conflict', i, of} end
+    if state == 's' and not free and limits_differ(access, of) then return {now_us, 'conflict', i, of} end
     local inside = {access = free and '?' or state == 's' and of or 'exclusive', count = count_sharers(queue_key, waiters_key)}
     if not free then inside.count = math.max(1, inside.count) end
     local waits = somebody_waits(queue_key, waiters_key)
@@ -319,7 +321,7 @@ export const acquireAllScript = {
   name: 'acquire-all',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '2e4c5f87deba379e03ad9607d02307eeb2b5d850',
+  sha1: 'f2b8f6864b8c88360f78954ca71b316fafc98ce0',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -401,6 +403,9 @@ local function may_enter(access, inside)
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
 end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
+end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
   local waits = redis.call('EXISTS', queue_key) == 1
@@ -475,8 +480,7 @@ for i = 1, #KEYS / 3 do
   if not mine then
     if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
     local free = ends <= now
-    local limits = string.sub(access, 1, 6) == 'limit:' and state == 's' and string.sub(of, 1, 6) == 'limit:'
-    if limits and not free and of ~= access then return {now_us, 'conflict', i, of} end
+    if state == 's' and not free and limits_differ(access, of) then return {now_us, 'conflict', i, of} end
     local inside = {access = free and '?' or state == 's' and of or 'exclusive', count = count_sharers(queue_key, waiters_key)}
     if not free then inside.count = math.max(1, inside.count) end
     local waits = somebody_waits(queue_key, waiters_key)
@@ -506,7 +510,7 @@ export const acquireGuardedScript = {
   name: 'acquire-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: 'd3009769632ae7df8279cfbede34677b2fb2c59b',
+  sha1: '3a6ab5a1a65bf0d69c1d34a838ef7329e788976c',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -680,6 +684,9 @@ local function may_enter(access, inside)
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
 end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
+end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
   local waits = redis.call('EXISTS', queue_key) == 1
@@ -786,7 +793,7 @@ export const acquireScript = {
   name: 'acquire',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: 'dd302b0e8b232bd622078d9af070fba703a07763',
+  sha1: '36e00f239303b0fafa6edb0fe10453f8072feeb3',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -878,6 +885,9 @@ local function may_enter(access, inside)
   if access == 'exclusive' or access ~= inside.access then return false end
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
+end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
 end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
@@ -1031,7 +1041,7 @@ export const cancelScript = {
   name: 'cancel',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: 'de5ebc44eb589d100ae9ff30f1b937a39cf68ef7',
+  sha1: '0fe91094995be38f79639b5d42bf0fa14a3527c0',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1107,6 +1117,9 @@ local function may_enter(access, inside)
   if access == 'exclusive' or access ~= inside.access then return false end
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
+end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
 end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
@@ -1346,7 +1359,7 @@ export const downgradeScript = {
   name: 'downgrade',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: '3a8e418b8949b5bb2322045803d8af6d1707f16f',
+  sha1: 'cd5b31c9f1986de419c83aba601f57b51f33ba2a',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1422,6 +1435,9 @@ local function may_enter(access, inside)
   if access == 'exclusive' or access ~= inside.access then return false end
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
+end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
 end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
@@ -1579,7 +1595,7 @@ export const forceReleaseScript = {
   name: 'force-release',
   numberOfKeys: 3,
   deadlineAt: 3,
-  sha1: '43b1df42248c87fed9a1b171be5e84297b7fc124',
+  sha1: '245d8a70262f21a8c68a68ee013f9a0a9206f573',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1655,6 +1671,9 @@ local function may_enter(access, inside)
   if access == 'exclusive' or access ~= inside.access then return false end
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
+end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
 end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
@@ -1777,7 +1796,7 @@ export const leaveScript = {
   name: 'leave',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: '2911b1a67aa2f03a85a83617ce56d8e189f9adf4',
+  sha1: 'c78a341d8545e7f0538cd4352e9c1509aeafc04c',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1853,6 +1872,9 @@ local function may_enter(access, inside)
   if access == 'exclusive' or access ~= inside.access then return false end
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
+end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
 end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
@@ -2163,7 +2185,7 @@ export const releaseScript = {
   name: 'release',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: 'c9b8acfcb0687db0b8b4b1bd9c3c2e047f25a589',
+  sha1: '685a5e35dd194a2f538cd333498c5097f4a632ce',
   source: `local token = ARGV[1]
 local record = redis.call('GET', KEYS[1])
 if not record or string.sub(record, 1, 2) ~= 'h ' or string.sub(record, 34, 34 + #token) ~= token .. ' ' then
@@ -2249,6 +2271,9 @@ local function may_enter(access, inside)
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
 end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
+end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
   local waits = redis.call('EXISTS', queue_key) == 1
@@ -2322,7 +2347,7 @@ export const shareGuardedScript = {
   name: 'share-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: 'a04d037ceaa84523078afdb811543c625781c130',
+  sha1: '80ae69a7becbe0e7b923ed9daed2187dd1c9eb1a',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -2485,6 +2510,9 @@ local function may_enter(access, inside)
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
 end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
+end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
   local waits = redis.call('EXISTS', queue_key) == 1
@@ -2575,8 +2603,7 @@ if free or state == 's' then
     local given = mine and string.match(mine, '^h (%d+)')
     if given then return enter(tonumber(given)) end
     if mine == 'r' then return enter(fence) end
-    local limits = string.sub(access, 1, 6) == 'limit:' and string.sub(of, 1, 6) == 'limit:'
-    if limits and access ~= of then return {now_us, 'conflict', of} end
+    if limits_differ(access, of) then return {now_us, 'conflict', of} end
   end
   if not free and inside.count == 0 then
     inside.access = nil
@@ -2606,7 +2633,7 @@ export const shareScript = {
   name: 'share',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: '131b1b1bcbcba69975dc4d7d8d88b4911e26b8d5',
+  sha1: '04c986d5d3a0a6cf9e4df6ee1551548d46aed141',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -2688,6 +2715,9 @@ local function may_enter(access, inside)
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
 end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
+end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false
   local waits = redis.call('EXISTS', queue_key) == 1
@@ -2778,8 +2808,7 @@ if free or state == 's' then
     local given = mine and string.match(mine, '^h (%d+)')
     if given then return enter(tonumber(given)) end
     if mine == 'r' then return enter(fence) end
-    local limits = string.sub(access, 1, 6) == 'limit:' and string.sub(of, 1, 6) == 'limit:'
-    if limits and access ~= of then return {now_us, 'conflict', of} end
+    if limits_differ(access, of) then return {now_us, 'conflict', of} end
   end
   if not free and inside.count == 0 then
     inside.access = nil
@@ -2809,7 +2838,7 @@ export const standBackScript = {
   name: 'stand-back',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: 'a198ca5e81d05b2990cfc3381cc90d183b6af24b',
+  sha1: '784885d8e3ed7dd07ee463324cb7276c3696b7be',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -2885,6 +2914,9 @@ local function may_enter(access, inside)
   if access == 'exclusive' or access ~= inside.access then return false end
   local limit = string.match(access, '^limit:(%d+)$')
   return not limit or inside.count < tonumber(limit)
+end
+local function limits_differ(access, other)
+  return access ~= other and string.sub(access, 1, 6) == 'limit:' and string.sub(other, 1, 6) == 'limit:'
 end
 local function hand_on(owner_key, queue_key, waiters_key, fence, count_receivers, inside, claimant)
   local entered, reserved = false, false

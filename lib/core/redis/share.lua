@@ -55,8 +55,7 @@ if free or state == 's' then
     local given = mine and string.match(mine, '^h (%d+)')
     if given then return enter(tonumber(given)) end
     if mine == 'r' then return enter(fence) end
-    local limits = string.sub(access, 1, 6) == 'limit:' and string.sub(of, 1, 6) == 'limit:'
-    if limits and access ~= of then return {now_us, 'conflict', of} end
+    if limits_differ(access, of) then return {now_us, 'conflict', of} end
   end
   -- Sharers that were lost, though their record wasn't: nobody knows how many there are.
   if not free and inside.count == 0 then
