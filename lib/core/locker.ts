@@ -136,8 +136,6 @@ export class Locker {
   readonly #outside = AsyncLocalStorage.snapshot();
   /** Whether we listen to what is told to holders. */
   #attends = false;
-  /** Whether we ever did. */
-  #hasListened = false;
   readonly #forced: ForcedReleases;
   /** How many releases are under way. */
   #releasing = 0;
@@ -201,9 +199,8 @@ export class Locker {
         case 'listening':
           if (message.owner === undefined) {
             for (const queue of this.#queues.values()) queue.wake();
-            // For the first time, there was nothing that told holders anything before.
-            if (this.#hasListened) this.#renewal.lookAtAll();
-            this.#hasListened = true;
+            // For the first time as well: it's opened with the first lease, which may have been taken away since.
+            this.#renewal.lookAtAll();
           } else {
             this.#queues.get(message.owner)?.wake();
           }

@@ -9,7 +9,8 @@ import type { LockName } from './lock-name.js';
  *
  *     asleep ──subscribe()──▶ subscribing ──▶ listening ──connection lost──▶ subscribing …
  *
- * Each time it begins to listen (again), every waiter is woken once: what was published meanwhile is lost.
+ * Each time it begins to listen (again), every waiter is woken once, and every holder looks whether it still holds: what was
+ * published meanwhile is lost.
  */
 export interface WakeUp {
   /** Whether a waiter for this name that queues now will be told. Where not, it must poll. */

@@ -162,6 +162,18 @@ describe('A waiter in another process', () => {
     await (await waiting).release();
   });
 
+  it('asks for its locks whenever its process begins to hear what is told to holders', async () => {
+    const locker = await openLocker();
+    let renewed = 0;
+    locker.on('renewed', () => (renewed += 1));
+    await using lock = await locker.acquire('looked at');
+    // By itself, it's renewed after a third of its ttl.
+    await eventually(() => renewed === 1, { timeout: AT_ONCE, message: 'it hears' });
+    for (const node of nodes.nodes) await node.order('CLIENT', 'KILL', 'TYPE', 'pubsub');
+    await eventually(() => renewed === 2, { timeout: AT_ONCE, message: 'it hears again' });
+    expect(lock.isHeld).toBe(true);
+  });
+
   it('is woken where its slot is moving, has moved, and has moved back', async () => {
     const [a, b] = [await openLocker(), await openLocker()];
     const slot = hashSlotOf(LockName.of('lock', 'moving').owner);

@@ -47,16 +47,13 @@ async function open(): Promise<[holder: RemoteLocker, waiter: RemoteLocker, admi
   return lockers as [RemoteLocker, RemoteLocker, RemoteLocker];
 }
 
-/** Takes the key and waits until its process hears what is told to holders. */
+/** Takes the key and waits until its process hears what is told to holders: it asks for its locks then. */
 async function holdAndListen(holder: RemoteLocker): Promise<RemoteLock> {
-  const before = await channels();
   const lock = await holder.acquire(key);
-  await eventually(async () => (await channels()) > before, { message: 'the holder listens' });
+  await eventually(async () => (await holder.namesOfEvents()).includes('renewed'), {
+    message: 'the holder listens',
+  });
   return lock;
-}
-
-async function channels(): Promise<number> {
-  return ((await observer.redis.pubsub('CHANNELS', '*')) as string[]).length;
 }
 
 describe('A lock that is released by force', () => {
@@ -84,7 +81,7 @@ describe('A lock that is released by force', () => {
     });
     expect((await lock.release()).value).toBe('lost');
     expect(await admin.namesOfEvents()).toEqual(['forced']);
-    expect(await holder.namesOfEvents()).toEqual(['acquired', 'lost']);
+    expect(await holder.namesOfEvents()).toEqual(['acquired', 'renewed', 'lost']);
     expect((await admin.forceRelease(key)).value).toEqual({ kind: 'not-held' });
     const next = await waiter.acquire(key);
     expect(next.fencingToken).toBeGreaterThan(lock.fencingToken + 9_999);
@@ -165,6 +162,27 @@ describe('A lock that is released by force', () => {
       expect(await left.state()).toBe('held');
       // Who doesn't renew, was promised its ttl and no more.
       expect(await left.remaining()).toBeLessThanOrEqual(renew ? LONG.ttl : remaining);
+      await Promise.all([holder, admin].map((locker) => locker.close()));
+    },
+  );
+
+  it.each([true, false])(
+    'is lost once its holder listens for the first time, where it was released before: renew %p',
+    async (renew) => {
+      await using proxy = await TcpProxy.start(server.port);
+      const [, , admin] = await open();
+      const holder = await (replicas[0] as Replica).open(lockerOptions(proxy.url, LONG));
+      // The connection for commands is there; that on which it's told of what is forced isn't opened yet.
+      await holder.inspect(key);
+      proxy.refuse();
+      const lock = await holder.acquire(key, { renew });
+      expect((await admin.forceRelease(key)).value.kind).toBe('released');
+      expect(await lock.state()).toBe('held');
+      proxy.accept();
+      const acceptedAt = monotonic();
+      const loss = await lock.loss();
+      expect(loss.reason).toBe('taken');
+      expect(loss.at - acceptedAt).toBeLessThan(5_000);
       await Promise.all([holder, admin].map((locker) => locker.close()));
     },
   );

@@ -101,3 +101,15 @@ it('a frozen node is waited for once, and not by those whom a majority grants', 
     frozen.resume();
   }
 });
+
+it('asks for its locks whenever its process begins to hear, at a majority, what is told to holders', async () => {
+  const [locker] = (await start(3)) as [Locker];
+  let renewed = 0;
+  locker.on('renewed', () => (renewed += 1));
+  // By itself, it's renewed after 20 s.
+  const lock = await locker.acquire('k', { ttl: 60_000 });
+  await eventually(() => renewed === 1, { timeout: 3_000, message: 'it hears' });
+  await onEach((client) => client.call('CLIENT', 'KILL', 'TYPE', 'pubsub'));
+  await eventually(() => renewed === 2, { timeout: 3_000, message: 'it hears again' });
+  expect(await lock.release()).toBe('released');
+});

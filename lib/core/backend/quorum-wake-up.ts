@@ -27,8 +27,8 @@ const MANY = 1_000;
 export class QuorumWakeUp implements WakeUp {
   #listener: WakeListener = () => {};
   readonly #wakeUps: readonly WakeUp[];
-  /** How many do. */
-  readonly #listening: () => number;
+  /** How many do, be it for holders alone. */
+  readonly #hearing: () => number;
   /** By what is told. */
   readonly #rounds = new Map<string, Round>();
 
@@ -39,7 +39,7 @@ export class QuorumWakeUp implements WakeUp {
     private readonly random: () => number,
   ) {
     this.#wakeUps = wakeUps;
-    this.#listening = () => wakeUps.filter(({ listening }) => listening).length;
+    this.#hearing = () => wakeUps.filter(({ hears }) => hears).length;
     for (const [index, wakeUp] of wakeUps.entries()) {
       wakeUp.onWake((message) => this.#told(index, message));
     }
@@ -73,9 +73,7 @@ export class QuorumWakeUp implements WakeUp {
     switch (message.kind) {
       case 'listening':
         // Those who waited poll until a majority is heard. What one more has told meanwhile, the others have told as well.
-        if (this.#listening() === this.majority) {
-          this.#listener(message);
-        }
+        if (this.#hearing() === this.majority) this.#listener(message);
         return;
       case 'woken': {
         const round = this.#count(`${message.within === 0 ? '' : '~'}${message.token}`, index);

@@ -279,7 +279,6 @@ export class ClusterWakeUp implements WakeUp {
       this.#settle();
       return;
     }
-    let isAgain = false;
     for (let pause = FIRST_PAUSE; !this.#closed; pause = longer(pause)) {
       await this.connection.connect();
       const { masters } = this.connection;
@@ -298,10 +297,8 @@ export class ClusterWakeUp implements WakeUp {
           pause = FIRST_PAUSE;
           this.#hearsCommon = true;
           this.#settle();
-          // What was published here while nobody listened is lost: let everybody look, where it was needed.
-          const isNeeded = [...this.#names.values()].some(({ state }) => state !== 'heard');
-          if (isAgain || isNeeded) this.#listener({ kind: 'listening' });
-          isAgain = true;
+          // What was published here while nobody listened is lost, also what was told to holders: let everybody look.
+          this.#listener({ kind: 'listening' });
           await lost;
           this.#hearsCommon = false;
         }

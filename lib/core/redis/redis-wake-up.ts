@@ -41,6 +41,11 @@ export class RedisWakeUp implements WakeUp {
     return this.#hears && this.#wanted;
   }
 
+  /** Whether it's subscribed, whoever for. */
+  get hears(): boolean {
+    return this.#hears;
+  }
+
   listensTo(): boolean {
     return this.listening;
   }
