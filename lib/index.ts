@@ -55,6 +55,7 @@ export type {
   LockerOptions,
   LockOptions,
   OnBusy,
+  QueryOptions,
   ReplicaOptions,
   ServerGuardOptions,
 } from './core/options.js';

@@ -1,7 +1,8 @@
 import type { Access } from './access.js';
 import type { LockBackend, LockState } from './backend/lock-backend.js';
-import { EVERY_KEY, KeyPattern } from './key-pattern.js';
+import type { KeyPattern } from './key-pattern.js';
 import { LockName } from './lock-name.js';
+import type { RunRecord } from './run-record.js';
 import { unavailableError } from './wait-queue.js';
 
 /**
@@ -29,11 +30,10 @@ export class Inspection {
 
   /**
    * Those that are held or waited for, sorted by key.
-   * @throws LockUnavailableError, LockKeyError
+   * @throws LockUnavailableError
    */
-  async query(prefix: string, pattern: string | undefined): Promise<LockState[]> {
-    const keys = pattern === undefined ? EVERY_KEY : KeyPattern.of(pattern);
-    const names = await this.#namesOf(prefix, keys);
+  async query(prefix: string, pattern: KeyPattern): Promise<LockState[]> {
+    const names = await this.#namesOf(prefix, pattern);
     const states: LockState[] = [];
     for (let start = 0; start < names.length; start += LOOKS_AT_ONCE) {
       const some = names.slice(start, start + LOOKS_AT_ONCE);
@@ -41,7 +41,7 @@ export class Inspection {
     }
     return states
       .filter(({ held, pending }) => held.length > 0 || pending.length > 0)
-      .toSorted((a, b) => (a.key < b.key ? -1 : 1));
+      .toSorted(byKey);
   }
 
   async #namesOf(prefix: string, pattern: KeyPattern): Promise<readonly LockName[]> {
@@ -56,3 +56,19 @@ export class Inspection {
 
 /** How many locks a query looks at together: enough to keep the server busy, and not so many that the last are late. */
 const LOOKS_AT_ONCE = 100;
+
+/** The same with what is recorded of jobs of those names; a job that has no lock of its name comes with nobody who holds. */
+export function withRuns(
+  states: readonly LockState[],
+  runs: ReadonlyMap<string, readonly RunRecord[]>,
+): LockState[] {
+  const all = new Map(states.map((state) => [state.key, state]));
+  for (const [key, records] of runs) {
+    all.set(key, { ...(all.get(key) ?? { key, held: [], pending: [] }), runs: records });
+  }
+  return [...all.values()].toSorted(byKey);
+}
+
+function byKey(a: LockState, b: LockState): number {
+  return a.key < b.key ? -1 : 1;
+}

@@ -25,9 +25,10 @@ import {
 } from './errors.js';
 import { LockEmitter, type LockEventName, type LockListener } from './events.js';
 import { ForcedReleases } from './forced-releases.js';
-import { Inspection } from './inspection.js';
+import { Inspection, withRuns } from './inspection.js';
 import { JointAcquire } from './joint-acquire.js';
 import { JointLock } from './joint-lock.js';
+import { EVERY_KEY, KeyPattern } from './key-pattern.js';
 import { Lease, type LeaseGrant } from './lease.js';
 import { HeldLock, type Lock, type LockKeeper, type LockReleased } from './lock.js';
 import { type LockKeys, LockName } from './lock-name.js';
@@ -38,10 +39,12 @@ import {
   type LockOptions,
   type OnBusy,
   promotionLag,
+  type QueryOptions,
   type ResolvedLockerOptions,
   resolveForceReleaseOptions,
   resolveLockerOptions,
   resolveLockOptions,
+  resolveQueryOptions,
   quorumLimitError,
 } from './options.js';
 import { Reentry, type ReentryRequest } from './reentry.js';
@@ -414,10 +417,13 @@ export class Locker {
    *
    * @example
    * for (const { key, held, pending } of await locks.query('stock:*')) console.log(key, held, pending.length);
+   * for (const { key, runs } of await locks.query('nightly-*', { runs: true })) console.log(key, runs?.[0]?.state);
    */
-  async query(pattern?: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState[]> {
-    const { prefix } = resolveLockOptions(options, this.#options.defaults);
-    return this.#inspection.query(prefix, pattern);
+  async query(pattern?: string, options: QueryOptions = {}): Promise<LockState[]> {
+    const { prefix, runs } = resolveQueryOptions(options, this.#options.defaults);
+    const keys = pattern === undefined ? EVERY_KEY : KeyPattern.of(pattern);
+    const states = await this.#inspection.query(prefix, keys);
+    return runs ? withRuns(states, await this.#runOnce.query(prefix, keys)) : states;
   }
 
   /**

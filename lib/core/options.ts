@@ -234,6 +234,16 @@ export interface ForceReleaseOptions extends Pick<LockOptions, 'prefix'> {
   fencingToken?: number;
 }
 
+/** Options of {@link Locker.query}. */
+export interface QueryOptions extends Pick<LockOptions, 'prefix'> {
+  /**
+   * Also what is recorded of the runs of scheduled jobs (`runOnce`) whose names match, whether or not anybody holds a lock of
+   * that name. Walks through the keys once more, and asks for each job.
+   * @default false
+   */
+  runs?: boolean;
+}
+
 /** {@link LockOptions} with every default filled in and every duration in ms. */
 export interface ResolvedLockOptions {
   readonly ttl: number;
@@ -561,6 +571,18 @@ export function resolveForceReleaseOptions(
     prefix: (given['prefix'] as string | undefined) ?? defaults.prefix,
     reason: given['reason'] as string | undefined,
     fencingToken: given['fencingToken'] as number | undefined,
+  };
+}
+
+export function resolveQueryOptions(
+  options: QueryOptions,
+  defaults: ResolvedLockOptions,
+): { readonly prefix: string; readonly runs: boolean } {
+  const checks = { prefix: LOCK_OPTION_CHECKS.prefix, runs: boolean };
+  const given = checked(options, checks, 'options of query');
+  return {
+    prefix: (given['prefix'] as string | undefined) ?? defaults.prefix,
+    runs: (given['runs'] as boolean | undefined) ?? false,
   };
 }
 

@@ -17,6 +17,7 @@ import type { CleanUp } from './clean-up.js';
 import type { Clock, Timer } from './clock.js';
 import { LONGEST_DURATION } from './duration.js';
 import { LockConfigError, LockTimeoutError, LockUnavailableError } from './errors.js';
+import type { KeyPattern } from './key-pattern.js';
 import type { HeldLock, Lock } from './lock.js';
 import { LockName } from './lock-name.js';
 import { type LockOptions, type ResolvedLockOptions, resolveLockOptions } from './options.js';
@@ -113,9 +114,28 @@ export class RunOnce {
 
   /** The records of a job, newest first. */
   async list(job: string, options: Pick<LockOptions, 'prefix'> | undefined): Promise<RunRecord[]> {
-    const { backend, defaults } = this.context;
-    const { prefix } = resolveLockOptions(options, defaults);
-    const name = jobName(prefix, job);
+    const { prefix } = resolveLockOptions(options, this.context.defaults);
+    return this.#records(prefix, jobName(prefix, job));
+  }
+
+  /** The records of all jobs whose names match: by job, the newest first. */
+  async query(prefix: string, pattern: KeyPattern): Promise<ReadonlyMap<string, RunRecord[]>> {
+    const { exact } = pattern;
+    const { names } =
+      exact === undefined
+        ? answered(undefined, await this.context.backend.runs.names(`${prefix}:run`, pattern))
+        : { names: [jobName(prefix, exact)] };
+    const found = new Map<string, RunRecord[]>();
+    for (const name of names) {
+      const records = await this.#records(prefix, name);
+      if (records.length > 0) found.set(name.key, records);
+    }
+    return found;
+  }
+
+  async #records(prefix: string, name: LockName): Promise<RunRecord[]> {
+    const { backend } = this.context;
+    const job = name.key;
     const listed = answered(job, await backend.runs.list(name, []));
     const findings = new Findings(this.context, prefix, job);
     await findings.ask(listed.runs.filter(({ state }) => state === 'running'));
@@ -473,7 +493,7 @@ const REASONS: Record<StoredRun['state'], SkipReason> = {
 
 /** @throws LockUnavailableError */
 function answered<O extends { readonly kind: string }>(
-  job: string,
+  job: string | undefined,
   outcome: O | Unavailable,
 ): Exclude<O, Unavailable> {
   if (outcome.kind === 'unavailable') throw unavailableError(job, outcome as Unavailable);

@@ -18,7 +18,12 @@ import {
   type TryAcquireOptions,
   type UsingOptions,
 } from '../core/locker.js';
-import type { ForceReleaseOptions, LockerOptions, LockOptions } from '../core/options.js';
+import type {
+  ForceReleaseOptions,
+  LockerOptions,
+  LockOptions,
+  QueryOptions,
+} from '../core/options.js';
 import type { RunOnceOptions } from '../core/run-options.js';
 import type { RunInfo, RunOutcome, RunRecord } from '../core/run-record.js';
 import type { Diagnosis } from '../core/safety.js';
@@ -168,8 +173,9 @@ export class RedisLockService implements BeforeApplicationShutdown, OnApplicatio
    *
    * @example
    * for (const { key, held, pending } of await locks.query('stock:*')) console.log(key, held, pending.length);
+   * for (const { key, runs } of await locks.query('nightly-*', { runs: true })) console.log(key, runs?.[0]?.state);
    */
-  query(pattern?: string, options?: Pick<LockOptions, 'prefix'>): Promise<LockState[]> {
+  query(pattern?: string, options?: QueryOptions): Promise<LockState[]> {
     return this.#locker.query(pattern, options);
   }
 

@@ -716,6 +716,34 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
     });
 
     describe('the records', () => {
+      it('are part of a query that asks for them, beside the lock of that name and without one', async () => {
+        const replica = open();
+        const { locker } = replica;
+        await replica.run({}, () => 'report');
+        const recordsOf = await locker.runs(job);
+        expect(await locker.query(`${job}*`)).toEqual([]);
+        expect(await locker.query(`${job}*`, { runs: true })).toEqual([
+          { key: job, held: [], pending: [], runs: recordsOf },
+        ]);
+        expect(recordsOf).toMatchObject([{ job, state: 'done', result: 'report' }]);
+        const end = await replica.begin({ at: new Date(T + MINUTE) });
+        await using lock = await locker.acquire(job);
+        const { fencingToken } = lock;
+        // By its exact name as well, for which nothing is walked through.
+        for (const pattern of [job, `${job}*`]) {
+          expect(await locker.query(pattern, { runs: true })).toMatchObject([
+            { key: job, held: [{ fencingToken }], runs: [{ state: 'running' }, { state: 'done' }] },
+          ]);
+        }
+        expect(await locker.query('nobody*', { runs: true })).toEqual([]);
+        expect(await locker.query(`${job}*`, { runs: true, prefix: 'other' })).toEqual([]);
+        await end();
+        await expect(locker.query(job, { runs: 1 as never })).rejects.toMatchObject({
+          code: 'LOCK_CONFIG',
+          option: 'runs',
+        });
+      });
+
       it('are those of the last ticks, as many as are to be kept', async () => {
         const replica = open();
         for (let tick = 0; tick < 5; tick += 1) {

@@ -2,6 +2,7 @@ import type { Access } from '../access.js';
 import type { ForcedBy } from '../errors.js';
 import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
+import type { RunRecord } from '../run-record.js';
 import type { Survey } from '../survey.js';
 import type { WakeUp } from '../wake-up.js';
 import type { RunStore } from './run-store.js';
@@ -312,6 +313,8 @@ export interface LockState {
   readonly held: readonly HolderState[];
   /** One entry for each process that waits: within a process, callers queue without Redis. */
   readonly pending: readonly WaiterState[];
+  /** Of the job of this name, the newest first; only where a query asks for them, and there are any. */
+  readonly runs?: readonly RunRecord[];
 }
 
 export interface HolderState {

@@ -1,10 +1,12 @@
-import type { LockName } from '../lock-name.js';
+import type { KeyPattern } from '../key-pattern.js';
+import { LockName } from '../lock-name.js';
 import type {
   AbandonOutcome,
   ClaimReply,
   ClaimRequest,
   FinishOutcome,
   FinishRequest,
+  JobsOutcome,
   ListOutcome,
   RunStore,
   StoredRun,
@@ -82,6 +84,17 @@ export class MemoryRunStore implements RunStore {
   async abandon(name: LockName, token: string): Promise<AbandonOutcome> {
     this.#forget(name, [token]);
     return { kind: 'abandoned' };
+  }
+
+  async names(prefix: string, pattern: KeyPattern): Promise<JobsOutcome> {
+    const names: LockName[] = [];
+    for (const owner of this.jobs.keys()) {
+      const name = LockName.ofOwner(prefix, owner);
+      if (name !== undefined && pattern.matches(name.key) && this.#runsOf(name).length > 0) {
+        names.push(name);
+      }
+    }
+    return { kind: 'names', names };
   }
 
   async finish(name: LockName, { retain, ...end }: FinishRequest): Promise<FinishOutcome> {

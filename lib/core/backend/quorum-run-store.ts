@@ -18,6 +18,10 @@ export class QuorumRunStore implements RunStore {
     return refused();
   }
 
+  names(): Promise<never> {
+    return refused();
+  }
+
   list(): Promise<never> {
     return refused();
   }

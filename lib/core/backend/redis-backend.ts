@@ -18,7 +18,7 @@ import { ClusterWakeUp } from '../redis/cluster-wake-up.js';
 import { ConfirmedCluster } from '../redis/confirmed-cluster.js';
 import { ConfirmedConnection } from '../redis/confirmed-connection.js';
 import { Connection, ConnectionSource, type Replied } from '../redis/connection.js';
-import { scanNames } from '../redis/name-scan.js';
+import { scanNames, SIGNS_OF_LOCKS } from '../redis/name-scan.js';
 import { RedisWakeUp } from '../redis/redis-wake-up.js';
 import { Script } from '../redis/script.js';
 import type { ScriptRunner } from '../redis/script-runner.js';
@@ -605,7 +605,7 @@ export class RedisBackend implements LockBackend {
   }
 
   names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
-    return scanNames(this.#connection, this.#keyPrefix, prefix, pattern);
+    return scanNames(this.#connection, this.#keyPrefix, prefix, pattern, SIGNS_OF_LOCKS);
   }
 
   async survey(): Promise<SurveyOutcome> {

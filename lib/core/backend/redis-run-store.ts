@@ -1,5 +1,7 @@
+import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
 import type { Connection } from '../redis/connection.js';
+import { scanNames, SIGNS_OF_RUNS } from '../redis/name-scan.js';
 import { Script } from '../redis/script.js';
 import type { ScriptRunner } from '../redis/script-runner.js';
 import {
@@ -15,6 +17,7 @@ import type {
   ClaimRequest,
   FinishOutcome,
   FinishRequest,
+  JobsOutcome,
   ListOutcome,
   RunStore,
   StoredRun,
@@ -62,6 +65,10 @@ export class RedisRunStore implements RunStore {
       JSON.stringify([token]),
     ]);
     return outcome.kind === 'unavailable' ? outcome : { kind: 'abandoned' };
+  }
+
+  names(prefix: string, pattern: KeyPattern): Promise<JobsOutcome> {
+    return scanNames(this.connection, this.keyPrefix, prefix, pattern, SIGNS_OF_RUNS);
   }
 
   async finish(name: LockName, request: FinishRequest): Promise<FinishOutcome> {

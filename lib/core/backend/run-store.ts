@@ -1,3 +1,4 @@
+import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
 import type { Unavailable } from './unavailable.js';
 
@@ -19,6 +20,9 @@ export interface RunStore {
    * has ended with a word, stays.
    */
   abandon(name: LockName, token: string): Promise<AbandonOutcome>;
+
+  /** The jobs of which runs are recorded, under a prefix of the store's own. */
+  names(prefix: string, pattern: KeyPattern): Promise<JobsOutcome>;
 
   /** Records how a run ended. */
   finish(name: LockName, request: FinishRequest): Promise<FinishOutcome>;
@@ -123,6 +127,9 @@ export interface FinishRequest {
   readonly error?: RunError;
   readonly retain: number;
 }
+
+export type JobsOutcome =
+  { readonly kind: 'names'; readonly names: readonly LockName[] } | Unavailable;
 
 export type AbandonOutcome = { readonly kind: 'abandoned' } | Unavailable;
 

@@ -335,7 +335,7 @@ export class Connection implements ScriptRunner {
     node: Redis,
     cursor: string,
     match: string,
-    type: 'string' | 'zset',
+    type: 'string' | 'zset' | 'hash',
   ): Promise<Replied<[next: string, keys: string[]]> | Unavailable> {
     return this.#send(() => node.scan(cursor, 'MATCH', match, 'COUNT', SCAN_STEP, 'TYPE', type));
   }

@@ -7,10 +7,13 @@ import type { Connection } from './connection.js';
  * What shows that a name is in use, as the type of a Redis key and what its key ends with: an owner record, or a queue,
  * which may outlive the record for a moment. One of another type is no lock of ours.
  */
-const SIGNS = [
+export const SIGNS_OF_LOCKS = [
   ['string', ''],
   ['zset', ':q'],
 ] as const;
+
+/** The same for a job: its runs. */
+export const SIGNS_OF_RUNS = [['hash', ':runs']] as const;
 
 /**
  * Finds the names in use under a prefix by walking through the keys of every node with SCAN: the server goes on with
@@ -21,6 +24,7 @@ export async function scanNames(
   keyPrefix: string,
   prefix: string,
   pattern: KeyPattern,
+  signs: readonly (readonly [type: 'string' | 'zset' | 'hash', suffix: string])[],
 ): Promise<NamesOutcome> {
   const connected = await connection.connect();
   if (connected.kind === 'unavailable') return connected;
@@ -32,7 +36,7 @@ export async function scanNames(
   const names = new Map<string, LockName>();
   let failure: Unavailable | undefined;
   const walks = masters.flatMap((node) =>
-    SIGNS.map(async ([type, suffix]) => {
+    signs.map(async ([type, suffix]) => {
       const match = globOf(keyPrefix, prefix, pattern, suffix);
       let cursor = '0';
       do {
