@@ -260,6 +260,31 @@ export function describeLockerAccess(
         await backend.close();
       });
 
+      it.each([
+        ['and nobody waits', false],
+        ['and one that waits goes away only then', true],
+      ])(
+        "a reader that crashed isn't remembered for the ttl of one that has left: it ends by itself, %s",
+        async (_, somebodyWaits) => {
+          const long = await locker.acquire(key, { mode: 'shared', ttl: '30s' });
+          const backend = store.openBackend();
+          const [name, notAfter] = [LockName.of('lock', key), performance.now() + 5_000];
+          const crashed = { name, token: 'crashed', ttl: 200, access: 'shared' as const, notAfter };
+          await backend.tryAcquire({ ...crashed, place: undefined });
+          const waits = { name, token: 'waits', ttl: 200, notAfter };
+          if (somebodyWaits) {
+            const place = { aliveFor: 30_000, sequence: undefined };
+            await backend.tryAcquire({ ...waits, place });
+            await pending(1);
+          }
+          await long.release();
+          await eventually(async () => (await locker.inspect(key)).held.length === 0);
+          if (somebodyWaits) await backend.cancel(waits);
+          await eventually(async () => (await store.leftovers()).length === 0, { timeout: 2_000 });
+          await backend.close();
+        },
+      );
+
       it('renews shared leases', async () => {
         const lock = await locker.acquire(key, { mode: 'shared', ttl: 300 });
         const since = performance.now();

@@ -225,7 +225,7 @@ export function describeLocker(title: string, openStore: () => Promise<LockerSto
       it('takes fractions of a millisecond', async () => {
         const lock = await locker.acquire(key, {
           ttl: 1_500.4,
-          waitTimeout: 99.9,
+          waitTimeout: 999.9,
           holdAtLeast: 0.6,
           maxHold: '1.2345s',
         });

@@ -34,13 +34,18 @@ local function sharer(queue_key, waiters_key, token)
   return redis.call('HGET', waiters_key, token) or nil, ends
 end
 
--- Writes the owner record for them, and sees to it that they're remembered for as long. When the last of them ends.
+-- Writes the owner record for them, and sees to it that they're remembered for as long, and where nobody waits no longer: one
+-- that crashed would stay there for the ttl of one that has long left. When the last of them ends.
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end

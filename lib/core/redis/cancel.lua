@@ -23,7 +23,7 @@ if not was_sharer or string.sub(was_sharer, 1, 2) ~= 'k ' then
 end
 if token == ARGV[1] then
   free(KEYS[1], KEYS[2], KEYS[3], math.max(fence, tonumber(ARGV[2])), ARGV[3], {count = 0})
-elseif state == 's' and ends > now then
+elseif state == 's' then
   -- Those behind it may have waited for nobody else.
   local inside = {access = token, count = count_sharers(KEYS[2], KEYS[3])}
   -- None are there also where they were lost, though their record wasn't.

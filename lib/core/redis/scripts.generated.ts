@@ -51,7 +51,7 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '413bd8bc05ff02a38ec4535d878f917c8cab0acb',
+  sha1: 'a955420b68af279b4195c80b22ac2622fe0e4f50',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -115,9 +115,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -189,9 +193,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -321,7 +329,7 @@ export const acquireAllScript = {
   name: 'acquire-all',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: 'f2b8f6864b8c88360f78954ca71b316fafc98ce0',
+  sha1: 'bcf4f22e5e5763625dd223ce67f5b39461b1bdc3',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -378,9 +386,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -510,7 +522,7 @@ export const acquireGuardedScript = {
   name: 'acquire-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: '3a6ab5a1a65bf0d69c1d34a838ef7329e788976c',
+  sha1: 'dcc6dbe1a325ccd5681ad4a28b5d84707104e667',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -574,9 +586,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -659,9 +675,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -793,7 +813,7 @@ export const acquireScript = {
   name: 'acquire',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: '36e00f239303b0fafa6edb0fe10453f8072feeb3',
+  sha1: '31030a9256059bb685832bc38902ef957b11c480',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -861,9 +881,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -1041,7 +1065,7 @@ export const cancelScript = {
   name: 'cancel',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: '0fe91094995be38f79639b5d42bf0fa14a3527c0',
+  sha1: 'b0eba14466ac3c0edd2a1007d32feae43b1a7f9b',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1093,9 +1117,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -1186,7 +1214,7 @@ if not was_sharer or string.sub(was_sharer, 1, 2) ~= 'k ' then
 end
 if token == ARGV[1] then
   free(KEYS[1], KEYS[2], KEYS[3], math.max(fence, tonumber(ARGV[2])), ARGV[3], {count = 0})
-elseif state == 's' and ends > now then
+elseif state == 's' then
   local inside = {access = token, count = count_sharers(KEYS[2], KEYS[3])}
   if inside.count > 0 or was_sharer then free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], inside, ends) end
 end
@@ -1359,7 +1387,7 @@ export const downgradeScript = {
   name: 'downgrade',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: 'cd5b31c9f1986de419c83aba601f57b51f33ba2a',
+  sha1: 'fdf135f0e388c74e4d16a00bd1bd02fdb7113003',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1411,9 +1439,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -1595,7 +1627,7 @@ export const forceReleaseScript = {
   name: 'force-release',
   numberOfKeys: 3,
   deadlineAt: 3,
-  sha1: '245d8a70262f21a8c68a68ee013f9a0a9206f573',
+  sha1: 'e1ca0127d3f5a7f1f819228e51bd215a880284f4',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1647,9 +1679,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -1796,7 +1832,7 @@ export const leaveScript = {
   name: 'leave',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: 'c78a341d8545e7f0538cd4352e9c1509aeafc04c',
+  sha1: 'ae21dc30c4e98911b54dfa69af65ee8998dd3c6e',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1848,9 +1884,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -2057,7 +2097,7 @@ export const prolongScript = {
   name: 'prolong',
   numberOfKeys: null,
   deadlineAt: null,
-  sha1: 'ec14cb01c135c4cf04a4ff2e50205065a1011b5b',
+  sha1: '98ce5d8552e6498af2da34aad330d9464edeea8d',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -2109,9 +2149,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -2185,7 +2229,7 @@ export const releaseScript = {
   name: 'release',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: '685a5e35dd194a2f538cd333498c5097f4a632ce',
+  sha1: 'eb0eee726ccca269035e81bd853f571d6f10153e',
   source: `local token = ARGV[1]
 local record = redis.call('GET', KEYS[1])
 if not record or string.sub(record, 1, 2) ~= 'h ' or string.sub(record, 34, 34 + #token) ~= token .. ' ' then
@@ -2246,9 +2290,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -2347,7 +2395,7 @@ export const shareGuardedScript = {
   name: 'share-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: '80ae69a7becbe0e7b923ed9daed2187dd1c9eb1a',
+  sha1: '2055ccf7801b341c32f21706e0be6645bb80bcca',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -2411,9 +2459,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -2485,9 +2537,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -2633,7 +2689,7 @@ export const shareScript = {
   name: 'share',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: '04c986d5d3a0a6cf9e4df6ee1551548d46aed141',
+  sha1: 'd1c489f50bda7b993dc8b61c1f8e6054ecce3bca',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -2690,9 +2746,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
@@ -2838,7 +2898,7 @@ export const standBackScript = {
   name: 'stand-back',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: '784885d8e3ed7dd07ee463324cb7276c3696b7be',
+  sha1: '4b5762dffad99baf05439fc6a57bf8fd2ec86b5d',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -2890,9 +2950,13 @@ end
 local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   local last = redis.call('ZREVRANGEBYSCORE', queue_key, PLACES, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   local ends = tonumber(last[2])
-  write(owner_key, 's', fence, ends - now, access, '')
+  local lasts = ends - now
+  write(owner_key, 's', fence, lasts, access, '')
   for _, key in ipairs({queue_key, waiters_key}) do
-    if redis.call('PTTL', key) < ends - now then redis.call('PEXPIRE', key, ends - now) end
+    local kept = redis.call('PTTL', key)
+    if kept < lasts or kept > lasts + CLAIM_WINDOW and redis.call('ZCOUNT', queue_key, PLACES, '+inf') == 0 then
+      redis.call('PEXPIRE', key, lasts)
+    end
   end
   return ends
 end
