@@ -29,6 +29,7 @@ export class QuorumWakeUp implements WakeUp {
   readonly #wakeUps: readonly WakeUp[];
   /** How many do, be it for holders alone. */
   readonly #hearing: () => number;
+  readonly #everHeard = new Set<number>();
   /** By what is told. */
   readonly #rounds = new Map<string, Round>();
 
@@ -71,10 +72,16 @@ export class QuorumWakeUp implements WakeUp {
 
   #told(index: number, message: WakeMessage): void {
     switch (message.kind) {
-      case 'listening':
-        // Those who waited poll until a majority is heard. What one more has told meanwhile, the others have told as well.
-        if (this.#hearing() === this.majority) this.#listener(message);
+      case 'listening': {
+        const again = this.#everHeard.has(index);
+        this.#everHeard.add(index);
+        const hearing = this.#hearing();
+        // Those who waited poll until a majority is heard. Of one more that is heard again: what it has told meanwhile, a
+        // caller may have told by too few of the others.
+        if (hearing === this.majority || (again && hearing > this.majority))
+          this.#listener(message);
         return;
+      }
       case 'woken': {
         const round = this.#count(`${message.within === 0 ? '' : '~'}${message.token}`, index);
         if (round.nodes.size === this.majority) {
