@@ -71,8 +71,8 @@ async function runAll(cases: readonly PlannedCase[], { rounds, scale }: Command)
         const about = [workload.id, one.id, adapter.id].filter(Boolean).join(', ');
         progress(`${runs.length + 1}/${total} ${about}, round ${round}`);
         const start = performance.now();
-        const outcome = await onServerOfItsOwn((url) =>
-          measure({ workload: workload.id, case: one.id, adapter: adapter.id, url, scale }),
+        const outcome = await onServersOfItsOwn(one.nodes ?? 1, ([url = '', ...others]) =>
+          measure({ workload: workload.id, case: one.id, adapter: adapter.id, url, others, scale }),
         );
         const took = Math.round(performance.now() - start);
         const [library, id] = [adapter.id, one.id];
@@ -84,11 +84,16 @@ async function runAll(cases: readonly PlannedCase[], { rounds, scale }: Command)
   return runs;
 }
 
-async function onServerOfItsOwn(
-  work: (url: string) => Promise<MeasurementOutcome>,
+async function onServersOfItsOwn(
+  count: number,
+  work: (urls: readonly string[]) => Promise<MeasurementOutcome>,
 ): Promise<MeasurementOutcome> {
-  await using server = await RedisServer.start({ args: ['--maxclients', '20000'] });
-  return await work(server.url);
+  const servers = await RedisServer.startMany(count, { args: ['--maxclients', '20000'] });
+  try {
+    return await work(servers.map(({ url }) => url));
+  } finally {
+    await Promise.all(servers.map((server) => server.stop()));
+  }
 }
 
 /** One line that is written over, where somebody looks on. */

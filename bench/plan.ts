@@ -28,6 +28,10 @@ const QUICK = [
   'redis-semaphore',
   'ours',
   'ours-decorator',
+  'raw-quorum',
+  'redlock-5-quorum',
+  'ours-quorum',
+  'ours-quorum-at-odds',
 ];
 /** What they are run in alone, for the sake of time. */
 const QUICK_WORKLOADS: Readonly<Record<string, readonly string[]>> = {

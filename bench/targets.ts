@@ -109,6 +109,26 @@ export const targets: readonly Target[] = [
     measure: 'most',
     atMost: 5,
   },
+  ...[3, 5].flatMap((nodes): Target[] => [
+    {
+      workload: 'W11',
+      case: `${nodes} nodes`,
+      about: 'p50',
+      measure: 'p50',
+      library: 'ours-quorum',
+      ratioTo: 'raw-quorum',
+      atMost: 0.9,
+    },
+    {
+      workload: 'W11',
+      case: `${nodes} nodes`,
+      about: 'p50 with the second phase',
+      measure: 'p50',
+      library: 'ours-quorum-at-odds',
+      ratioTo: 'raw-quorum',
+      atMost: 1.8,
+    },
+  ]),
   {
     workload: 'decorator',
     case: '',

@@ -32,6 +32,8 @@ export type Ability = 'processes' | 'waiting' | 'renewal' | 'handles';
 
 export interface OpenOptions {
   readonly url: string;
+  /** The further nodes of a quorum, which know nothing of each other. */
+  readonly others?: readonly string[];
   /** In ms. */
   readonly ttl: number;
   /** Whether locks are to be renewed. A library that does so anyway, or never, doesn't look at it. */
@@ -44,6 +46,8 @@ export interface LockClient<Held = unknown> {
   release(held: Held): Promise<unknown>;
   /** Where the library's own way is to run a function under the lock. */
   run?(key: string, work: () => void): Promise<unknown>;
+  /** Makes a key what the library is to be measured with; not timed. */
+  prepare?(key: string): Promise<unknown>;
   /** The fencing token, where there is one. */
   fencingToken?(held: Held): number;
   /** Whether the library believes that the lock is still held, where it can be asked. */

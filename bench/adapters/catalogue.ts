@@ -3,13 +3,15 @@ import { asyncMutex } from './async-mutex.js';
 import { murlock } from './murlock.js';
 import { ours, oursPolling, oursWithoutHandOver } from './ours.js';
 import { oursDecorator } from './ours-decorator.js';
+import { oursQuorum, oursQuorumAtOdds } from './ours-quorum.js';
 import { raw } from './raw.js';
 import { rawBatch } from './raw-batch.js';
 import { rawPolling } from './raw-polling.js';
+import { rawQuorum } from './raw-quorum.js';
 import { redisKitLock } from './redis-kit-lock.js';
 import { redisSemaphore } from './redis-semaphore.js';
 import { redlock4 } from './redlock-4.js';
-import { redlock5 } from './redlock-5.js';
+import { redlock5, redlock5Quorum } from './redlock-5.js';
 import { redlockUniversal } from './redlock-universal.js';
 
 /** Every library that is measured, in the order of the tables: the limits, the rivals, ours. */
@@ -28,6 +30,10 @@ export const adapters: readonly Adapter[] = [
   oursWithoutHandOver,
   oursPolling,
   oursDecorator,
+  rawQuorum,
+  redlock5Quorum,
+  oursQuorum,
+  oursQuorumAtOdds,
 ];
 
 export function adapterOf(id: string): Adapter {

@@ -20,8 +20,8 @@ interface RedlockModule {
   ) => Redlock;
 }
 
-function openRedlock(redis: Redis): Redlock {
-  return new (rival<RedlockModule>('redlock5').default)([redis], {
+function openRedlock(...clients: Redis[]): Redlock {
+  return new (rival<RedlockModule>('redlock5').default)(clients, {
     retryCount: -1,
     retryDelay: POLL_INTERVAL,
     retryJitter: 0,
@@ -29,13 +29,13 @@ function openRedlock(redis: Redis): Redlock {
 }
 
 class Redlocks implements LockClient<Lock> {
-  readonly #redis: Redis;
+  readonly #nodes: Redis[];
   readonly #redlock: Redlock;
   readonly #ttl: number;
 
-  constructor({ url, ttl }: OpenOptions) {
-    this.#redis = new Redis(url);
-    this.#redlock = openRedlock(this.#redis);
+  constructor({ url, others = [], ttl }: OpenOptions) {
+    this.#nodes = [url, ...others].map((each) => new Redis(each));
+    this.#redlock = openRedlock(...this.#nodes);
     this.#ttl = ttl;
   }
 
@@ -48,7 +48,7 @@ class Redlocks implements LockClient<Lock> {
   }
 
   async close(): Promise<void> {
-    this.#redis.disconnect();
+    for (const node of this.#nodes) node.disconnect();
   }
 }
 
@@ -81,5 +81,16 @@ export const redlock5: Adapter = {
   lacks: {},
   async open(options) {
     return options.renew ? new RenewedRedlocks(options) : new Redlocks(options);
+  },
+};
+
+export const redlock5Quorum: Adapter = {
+  id: 'redlock-5-quorum',
+  title: 'redlock 5 beta',
+  settings: 'as with one node',
+  lacks: {},
+  only: ['W11'],
+  async open(options) {
+    return new Redlocks(options);
   },
 };

@@ -7,6 +7,8 @@ export interface MeasurementRequest {
   readonly case: string;
   readonly adapter: string;
   readonly url: string;
+  /** The further nodes, where the case takes several. */
+  readonly others: readonly string[];
   readonly scale: Scale;
 }
 

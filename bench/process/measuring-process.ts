@@ -13,7 +13,7 @@ import type { MeasurementOutcome, MeasurementRequest } from './measurement.js';
 import { Peer } from './peer.js';
 
 async function run(request: MeasurementRequest): Promise<MeasurementOutcome> {
-  const { url, scale, workload } = request;
+  const { url, others, scale, workload } = request;
   const adapter = adapterOf(request.adapter);
   const redis = new Redis(url);
   const peers: Peer[] = [];
@@ -24,7 +24,8 @@ async function run(request: MeasurementRequest): Promise<MeasurementOutcome> {
       scale,
       redis,
       meter: new Meter(redis),
-      open: (options = {}) => adapter.open({ url, ttl: DEFAULT_TTL, renew: false, ...options }),
+      open: (options = {}) =>
+        adapter.open({ url, others, ttl: DEFAULT_TTL, renew: false, ...options }),
       async startPeer(role) {
         const peer = await Peer.start({ workload, role, adapter: adapter.id, url });
         peers.push(peer);

@@ -1,5 +1,6 @@
 import { decorator } from './decorator.js';
 import { w10Growth } from './w10-growth.js';
+import { w11Quorum } from './w11-quorum.js';
 import { w1Sequential } from './w1-sequential.js';
 import { w2Parallel } from './w2-parallel.js';
 import { w3Contended } from './w3-contended.js';
@@ -21,6 +22,7 @@ export const workloads: readonly Workload[] = [
   w8Memory,
   w9HandOver,
   w10Growth,
+  w11Quorum,
   decorator,
 ];
 

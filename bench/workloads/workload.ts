@@ -23,6 +23,8 @@ export interface Case {
   readonly id: string;
   readonly about?: string;
   readonly needs: readonly Ability[];
+  /** How many independent servers it takes. @default 1 */
+  readonly nodes?: number;
   /** The libraries for which alone it makes sense; without, all. */
   readonly libraries?: readonly string[];
   readonly measures: readonly Measure[];
