@@ -11,6 +11,8 @@ const LEASE = ['test/unit/lease.spec.ts'];
 const LOCKER = ['test/unit/locker.spec.ts', 'test/unit/wait-queue.spec.ts'];
 const GUARD = ['test/integration/guard.spec.ts'];
 const REPLICAS = ['test/integration/replicas.spec.ts'];
+const QUORUM = ['test/integration/quorum.spec.ts', 'test/conformance/lock-backend.spec.ts'];
+const VOTE = ['test/unit/acquire-vote.spec.ts'];
 const NETWORK = ['test/integration/faults-network.spec.ts'];
 
 export const mutations = [
@@ -307,6 +309,62 @@ export const mutations = [
     find: `await ifConfirmed<ExtendOutcome>({ kind: 'extended', sentAt }, confirmed)`,
     replace: `await ifConfirmed<ExtendOutcome>({ kind: 'extended', sentAt }, undefined)`,
     tests: REPLICAS,
+  },
+  {
+    name: 'quorum: a majority is more than half',
+    file: 'lib/core/backend/inquiry.ts',
+    find: 'return Math.floor(count / 2) + 1;',
+    replace: 'return Math.ceil(count / 2);',
+    tests: VOTE,
+  },
+  {
+    name: 'quorum: a try that failed is undone where it was granted',
+    file: 'lib/core/backend/acquire-vote.ts',
+    find: 'if (!left && !inDoubt) return false;',
+    replace: 'if (!inDoubt) return false;',
+    tests: VOTE,
+  },
+  {
+    name: 'quorum: a try that failed is undone where it is in doubt',
+    file: 'lib/core/backend/acquire-vote.ts',
+    find: 'if (!left && !inDoubt) return false;',
+    replace: 'if (!left) return false;',
+    tests: VOTE,
+  },
+  {
+    name: 'quorum: a fencing token counts once a majority holds it',
+    file: 'lib/core/backend/acquire-vote.ts',
+    find: 'const holds = given >= this.#fence;',
+    replace: 'const holds = given > 0;',
+    tests: VOTE,
+  },
+  {
+    name: 'quorum: the largest of the tokens that were given',
+    file: 'lib/core/backend/acquire-vote.ts',
+    find: 'this.#fence = Math.max(this.#fence, fencingToken);',
+    replace: 'this.#fence = fencingToken;',
+    tests: VOTE,
+  },
+  {
+    name: 'quorum: the lease counts from the first command',
+    file: 'lib/core/backend/acquire-vote.ts',
+    find: 'this.#sentAt = Math.min(this.#sentAt, sentAt);',
+    replace: 'this.#sentAt = performance.now();',
+    tests: VOTE,
+  },
+  {
+    name: 'quorum: a majority must renew',
+    file: 'lib/core/backend/quorum-backend.ts',
+    find: `if (extended >= this.#majority) outcomes`,
+    replace: `if (extended > 0) outcomes`,
+    tests: QUORUM,
+  },
+  {
+    name: 'quorum: a release goes on at the nodes that did not answer',
+    file: 'lib/core/backend/quorum-backend.ts',
+    find: `if (decision.kind !== 'released' || answer.kind === 'released') return;`,
+    replace: `if (decision !== undefined) return;`,
+    tests: QUORUM,
   },
 ];
 
