@@ -345,8 +345,9 @@ export class Locker {
     const lock = await this.#take(key, options, asGiven);
     if (lock === undefined) return undefined;
     if (!lock.isHeld) {
-      // Granted, and gone before the work could begin: the event loop was blocked, or the locker closed.
-      await lock.release();
+      // Granted, and gone before the work could begin: the event loop was blocked, or the locker closed. What is left of
+      // several keys is given back without waiting for it: the call's time may be over.
+      void lock.release();
       const reason = this.#state === 'closed' ? 'shutting-down' : 'no-answer';
       const error = new LockUnavailableError(lock.key, reason, lock.lostError());
       this.#tellRefused(key, options, since, error);

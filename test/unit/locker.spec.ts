@@ -2,7 +2,7 @@
  * A locker over a backend that fails when it's told to: what its callers see, what its events tell, and what it does
  * behind their backs. What it promises over backends that work is in the conformance suite.
  */
-import { beforeEach, describe, expect, it } from '@jest/globals';
+import { beforeEach, describe, expect, it, jest } from '@jest/globals';
 import { LockLostError, LockUnavailableError } from '../../lib/core/errors.js';
 import type { LockEventName, LockEvents } from '../../lib/core/events.js';
 import type { Lock } from '../../lib/core/lock.js';
@@ -307,6 +307,27 @@ describe('Locker', () => {
       expect(clock.now()).toBe(since + 140);
       const bounds = backend.joins.made.map(({ notAfter }) => notAfter);
       expect(bounds).toEqual([since + 1_100, since + 1_100]);
+    });
+  });
+
+  describe('using several keys', () => {
+    it('of which one is gone before the work could begin, ends without waiting until the rest is given back', async () => {
+      backend.joinsKeys = false;
+      const work = jest.fn();
+      const seen = watch(locker.using(['a', 'b'], { ttl: 500 }, work));
+      await settled();
+      await backend.tryAcquires.answer(granted());
+      await clock.advance(300);
+      await backend.tryAcquires.answer(granted());
+      await clock.advance(250);
+      for (const _key of ['a', 'b']) {
+        await backend.joins.answer({
+          ...{ kind: 'granted', fencingToken: 9, sentAt: clock.now() - 250, othersWait: false },
+        });
+      }
+      expect(seen.error).toMatchObject({ code: 'LOCK_UNAVAILABLE', reason: 'no-answer' });
+      expect(work).not.toHaveBeenCalled();
+      expect(backend.releases.openCount).toBe(1);
     });
   });
 
