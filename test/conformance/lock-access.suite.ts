@@ -314,6 +314,26 @@ export function describeAccess(parties: () => Parties, { byMajority }: BackendTr
       expect(reader.fencingToken).toBeGreaterThan(fencingToken);
     });
 
+    it('a command that was sent before a downgrade, and comes after it, does not take it back', async () => {
+      const { a, b, newName } = parties();
+      const name = newName();
+      const held = await a.take(name);
+      await a.backend.downgrade(held);
+      const reader = await b.take(name, { access: 'shared' });
+      for (const fencingToken of [undefined, held.fencingToken]) {
+        const outcome = await a.backend.tryAcquireAll({
+          wanted: [held],
+          ...{ ttl: held.ttl, access: 'exclusive', fencingToken, label: undefined },
+          notAfter: performance.now() + 5_000,
+        });
+        expect(outcome).toMatchObject({ kind: 'busy', index: 0 });
+      }
+      expect((await a.state(name)).held).toMatchObject([
+        { fencingToken: held.fencingToken, access: 'shared' },
+        { fencingToken: reader.fencingToken, access: 'shared' },
+      ]);
+    });
+
     it('gives back and prolongs what the answer to a downgrade was lost for', async () => {
       const { a, b, newName } = parties();
       const name = newName();

@@ -171,7 +171,9 @@ export class MemoryBackend implements LockBackend {
     let fencingToken = given ?? this.#store.wallClock() * 1_000;
     for (const [index, entry] of entries.entries()) {
       const token = wanted[index]?.token as string;
-      if (mineOf(entry, token)?.kind !== 'held') {
+      const mine = mineOf(entry, token);
+      // In the way that's asked for: one that was held up must not take a downgrade back.
+      if (mine?.kind !== 'held' || mine.access !== access) {
         const [sharer] = entry.sharers.values();
         if (sharer !== undefined && limitsDiffer(sharer.access, access)) {
           return { kind: 'conflict', index, access: sharer.access };

@@ -51,7 +51,7 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: 'a955420b68af279b4195c80b22ac2622fe0e4f50',
+  sha1: 'd03e695e33b18ebf73758fedae81d74119ab48b2',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -294,8 +294,8 @@ for i = 1, #KEYS / 3 do
   local state, last, ends, of = nil, 0, 0, nil
   if record then state, last, ends, of = read(record) end
   if record and not state then return {now_us, 'busy', i, redis.call('PTTL', KEYS[3 * i - 2])} end
-  local mine = state == 'h' and of == token and ends > now
-    or state == 's' and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
+  local mine = state == 'h' and access == 'exclusive' and of == token and ends > now
+    or state == 's' and access == of and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
   if not mine then
     if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
     local free = ends <= now
@@ -329,7 +329,7 @@ export const acquireAllScript = {
   name: 'acquire-all',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: 'bcf4f22e5e5763625dd223ce67f5b39461b1bdc3',
+  sha1: 'bb2d70c8521366d7c29c712ce2bc0b6c3e945ef6',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -487,8 +487,8 @@ for i = 1, #KEYS / 3 do
   local state, last, ends, of = nil, 0, 0, nil
   if record then state, last, ends, of = read(record) end
   if record and not state then return {now_us, 'busy', i, redis.call('PTTL', KEYS[3 * i - 2])} end
-  local mine = state == 'h' and of == token and ends > now
-    or state == 's' and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
+  local mine = state == 'h' and access == 'exclusive' and of == token and ends > now
+    or state == 's' and access == of and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
   if not mine then
     if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
     local free = ends <= now
