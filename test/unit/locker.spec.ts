@@ -320,7 +320,7 @@ describe('Locker', () => {
       await clock.advance(300);
       await backend.tryAcquires.answer(granted());
       await clock.advance(250);
-      for (const _key of ['a', 'b']) {
+      for (let key = 0; key < 2; key += 1) {
         await backend.joins.answer({
           ...{ kind: 'granted', fencingToken: 9, sentAt: clock.now() - 250, othersWait: false },
         });

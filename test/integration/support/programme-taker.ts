@@ -4,7 +4,7 @@
  */
 import { openSync, writeSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
-import { LockError } from '../../../lib/core/errors.js';
+import { LockError, type LostReason } from '../../../lib/core/errors.js';
 import type { Lock } from '../../../lib/core/lock.js';
 import { Locker } from '../../../lib/core/locker.js';
 import { seededRandom } from '../../support/seeded-random.js';
@@ -30,6 +30,7 @@ export type ProgrammeEntry =
       readonly at: number;
     }
   | { readonly what: 'ended'; readonly id: string; readonly at: number }
+  | { readonly what: 'lost'; readonly key: string; readonly reason: LostReason }
   | {
       readonly what: 'call';
       readonly outcome: string;
@@ -160,6 +161,7 @@ async function run(caller: number): Promise<void> {
   }
 }
 
+locker.on('lost', ({ key, reason }) => write({ what: 'lost', key, reason }));
 await locker.connect();
 const all = Promise.all(Array.from({ length: callers }, (_, caller) => run(caller)));
 process.once('message', () => {
