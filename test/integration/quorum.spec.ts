@@ -87,6 +87,20 @@ describe.each([3, 4, 5])('a quorum of %i', (count) => {
     for (const { port } of servers) expect(message).toContain(`localhost:${port}: `);
   });
 
+  it('renews by a majority, and by no fewer', async () => {
+    const [locker] = (await start(count)) as [Locker];
+    const [gone, kept] = [await locker.acquire('k'), await locker.acquire('l')];
+    // One more than may be missed.
+    for (const server of servers.slice(0, spare + 1)) await server.command('DEL', 'lock:{k}');
+    await expect(gone.extend()).rejects.toMatchObject({ code: 'LOCK_LOST', reason: 'taken' });
+    for (const server of servers.slice(0, spare)) await server.command('DEL', 'lock:{l}');
+    await kept.extend();
+    for (const server of servers.slice(0, spare + 1)) await server.kill();
+    const deadline = performance.now() + kept.remaining;
+    await expect(kept.extend()).rejects.toMatchObject({ code: 'LOCK_UNAVAILABLE' });
+    expect(performance.now() + kept.remaining).toBeLessThanOrEqual(deadline + 1);
+  });
+
   it('leaves nothing at any node', async () => {
     const [one, two] = (await start(count, 2)) as [Locker, Locker];
     const lock = await one.acquire('k');
