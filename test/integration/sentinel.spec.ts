@@ -11,6 +11,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { LockUnavailableError } from '../../lib/core/errors.js';
+import type { Lock } from '../../lib/core/lock.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockConnection, LockerOptions } from '../../lib/core/options.js';
 import { eventually } from '../support/eventually.js';
@@ -202,13 +203,7 @@ describe('The master is killed', () => {
       await watched.killMaster();
       const electedAt = performance.now();
       await eventually(() => patrol.hasSucceededSince(electedAt), { timeout: 10_000 });
-      // The holder's own connection comes back when it does.
-      const extended = () =>
-        lock.extend().then(
-          () => true,
-          () => false,
-        );
-      await eventually(extended, { timeout: 5_000 });
+      await extended(lock);
       expect(lock.state).toBe('held');
       expect(await openLocker().tryAcquire('k')).toBeNull();
       await lock.release();
@@ -255,7 +250,7 @@ describe('The master is cut off from the Sentinels, but not from its clients', (
       await using taken = await openLocker().acquire('taken after');
       expect(await elected.order('EXISTS', 'lock:{taken after}')).toBe(':1\r\n');
       expect(taken.state).toBe('held');
-      await lock.extend();
+      await extended(lock);
       await lock.release();
       await (await waiting).release();
       await patrol.end();
@@ -303,6 +298,16 @@ describe('Sentinels', () => {
     await watched.elected();
   });
 });
+
+/** A holder's own connection comes back when it does, and not when another's has. */
+async function extended(lock: Lock): Promise<void> {
+  const extend = () =>
+    lock.extend().then(
+      () => true,
+      () => false,
+    );
+  await eventually(extend, { timeout: 5_000, message: 'the holder reaches the new master' });
+}
 
 /** Every call ended by its own bound. */
 function expectInTime(patrol: Patrol): void {
