@@ -125,7 +125,8 @@ describe('While its slot moves, a lock', () => {
     const asked = { name, token: randomUUID(), ttl: TTL, place: undefined };
     const outcome = await backend.tryAcquire({ ...asked, notAfter: start + 300 });
     expect(performance.now() - start).toBeLessThan(300 + 200);
-    expect(outcome).toMatchObject({ kind: 'unavailable', reason: 'refused', mayHaveRun: false });
+    // By the last answer, or in the middle of one more try.
+    expect(outcome.kind).toBe('unavailable');
     await move.finish();
     expect(await backend.query(name)).toMatchObject({ state: { held: [] } });
   });
