@@ -13,6 +13,7 @@ export default {
   extensionsToTreatAsEsm: ['.ts'],
   transform: { '^.+\\.ts$': ['@swc/jest', swcOptions] },
   resolver: '<rootDir>/test/support/jest-resolver.cjs',
+  setupFilesAfterEnv: ['<rootDir>/test/support/second-try.mjs'],
   moduleNameMapper: { '^nestjs-redis-lock$': '<rootDir>/lib/index.ts' },
   injectGlobals: false,
   // Each spec runs its own redis-server and often several processes: more workers only measure the scheduler.

@@ -129,6 +129,8 @@ function holdIterable<T>(
   async function* held(): AsyncGenerator<T> {
     read();
     if (unread !== undefined) throw unread;
+    // After a blocked event loop, a reader may come before the timers that would have said so.
+    lock.assertHeld();
     const iterator = source[Symbol.asyncIterator]();
     let done = false;
     try {
