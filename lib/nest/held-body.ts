@@ -59,11 +59,18 @@ export function holdAnswer(value: unknown, lock: Lock, response?: Writable): Hel
   return holdResult(value, lock, response);
 }
 
-/** Frees a lock whose result nobody began to read within a ttl. Returns what calls it off. */
+/**
+ * Frees a lock whose result nobody began to read within a ttl. Returns what calls it off when somebody does; it looks whether
+ * the lock is held still, since after a blocked event loop a reader may come before the timers that would have said so.
+ */
 export function whenUnread(lock: Lock, release: (error: LockLostError) => void): () => void {
   const timer = setTimeout(() => release(LockLostError.afterRelease(lock)), lock.remaining);
   timer.unref();
-  return () => clearTimeout(timer);
+  return () => {
+    clearTimeout(timer);
+    // To look at it is what makes its signal abort.
+    void lock.isHeld;
+  };
 }
 
 function untilFinished(
@@ -129,8 +136,7 @@ function holdIterable<T>(
   async function* held(): AsyncGenerator<T> {
     read();
     if (unread !== undefined) throw unread;
-    // After a blocked event loop, a reader may come before the timers that would have said so.
-    lock.assertHeld();
+    signal.throwIfAborted();
     const iterator = source[Symbol.asyncIterator]();
     let done = false;
     try {
