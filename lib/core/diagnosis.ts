@@ -1,3 +1,4 @@
+import { majorityOf } from './backend/inquiry.js';
 import { type Assessment, HAZARDS, type Hazard } from './hazards.js';
 import type {
   DiagnosedOptions,
@@ -147,7 +148,7 @@ function decisiveOf(assessed: readonly Assessment[], layout: LockLayout): Assess
 
 /** How many nodes any two majorities of so many have in common at least. */
 export function sharedByMajorities(nodes: number): number {
-  return 2 * (Math.floor(nodes / 2) + 1) - nodes;
+  return 2 * majorityOf(nodes) - nodes;
 }
 
 function enoughOf(nodes: number): string {
@@ -269,7 +270,7 @@ function serverFindings(
     });
   // A quorum does without some of its nodes.
   const usable = servers.filter(isUsable).length;
-  const isUnusable = layout !== 'quorum' || usable < Math.floor(servers.length / 2) + 1;
+  const isUnusable = layout !== 'quorum' || usable < majorityOf(servers.length);
   const unusable = isUnusable ? 'unusable' : 'advice';
   if (server.kind === 'unreachable') {
     find(

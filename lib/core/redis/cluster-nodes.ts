@@ -2,7 +2,7 @@ import type { Cluster, Redis } from 'ioredis';
 
 import type { Clock } from '../clock.js';
 import { hashSlotOf } from './hash-slot.js';
-import { RedisNode } from './redis-node.js';
+import { nodeAddress, RedisNode } from './redis-node.js';
 import type { ServerClock } from './server-clock.js';
 
 /** A pause, in ms, before a node is asked again that can't answer yet: it grows from the first to the last. */
@@ -174,7 +174,7 @@ export class ClusterNodes {
 
   #learn(slot: number, { client }: RedisNode): void {
     // An array of its own: slots that are neighbours share theirs, and this is known of one.
-    this.cluster.slots[slot] = [`${client.options.host}:${client.options.port}`];
+    this.cluster.slots[slot] = [nodeAddress(client.options)];
   }
 
   #nodeOf(client: Redis): RedisNode {

@@ -5,6 +5,7 @@ import type { LockName } from '../lock-name.js';
 import type { WakeListener, WakeUp } from '../wake-up.js';
 import { type Connection, ConnectionSource } from './connection.js';
 import { hashSlotOf } from './hash-slot.js';
+import { nodeAddress } from './redis-node.js';
 import { readWakeMessage } from './wake-message.js';
 
 /** For how long, in ms, a name that nobody waits for any more is heard on: a busy one is waited for again at once. */
@@ -214,13 +215,13 @@ export class ClusterWakeUp implements WakeUp {
   #followSlots(): void {
     for (const subscription of this.#names.values()) {
       const master = this.connection.nodes?.masterOf(subscription.slot)?.client;
-      if (master !== undefined && subscription.link?.address !== addressOf(master)) {
+      if (master !== undefined && subscription.link?.address !== nodeAddress(master.options)) {
         void this.#place(subscription);
       }
     }
     // A master that is none any more, and whom nobody needs.
     const used = new Set([...this.#names.values()].map(({ link }) => link));
-    const masters = new Set(this.connection.masters.map(addressOf));
+    const masters = new Set(this.connection.masters.map(({ options }) => nodeAddress(options)));
     for (const link of this.#links.values()) {
       if (!used.has(link) && !masters.has(link.address)) link.close();
     }
@@ -230,7 +231,7 @@ export class ClusterWakeUp implements WakeUp {
     await this.connection.connect();
     const node = this.connection.nodes?.masterOf(slot)?.client;
     if (node === undefined || this.#closed) return undefined;
-    const address = addressOf(node);
+    const address = nodeAddress(node.options);
     let link = this.#links.get(address);
     if (link === undefined) {
       const opened = this.#open(node, () => this.#onLost(opened));
@@ -349,7 +350,7 @@ class Link {
     private readonly onLost: () => void,
     onMoved: (link: Link) => void,
   ) {
-    this.address = addressOf(node);
+    this.address = nodeAddress(node.options);
     const redis = new ConnectionSource(node, timeout).open() as Redis;
     this.#redis = redis;
     this.ready = new Promise((resolve) => {
@@ -415,8 +416,4 @@ class Link {
 
 function longer(pause: number): number {
   return Math.min(2 * pause, LONGEST_PAUSE);
-}
-
-function addressOf({ options }: Redis): string {
-  return `${options.host}:${options.port}`;
 }

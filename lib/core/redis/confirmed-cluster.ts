@@ -1,4 +1,4 @@
-import type { Cluster } from 'ioredis';
+import type { Cluster, Redis } from 'ioredis';
 
 import type { Unavailable } from '../backend/unavailable.js';
 import type { Clock, Timer } from '../clock.js';
@@ -7,7 +7,7 @@ import { type ClusterNodes, type Errand, UnreachableNode } from './cluster-nodes
 import { ConfirmedConnection } from './confirmed-connection.js';
 import { type Connection, ConnectionSource } from './connection.js';
 import { hashSlotOf } from './hash-slot.js';
-import type { RedisNode } from './redis-node.js';
+import { nodeAddress, type RedisNode } from './redis-node.js';
 import type { Script } from './script.js';
 import type { Replied, ScriptRunner } from './script-runner.js';
 
@@ -28,8 +28,8 @@ export class ConfirmedCluster implements ScriptRunner {
     private readonly onReady: () => void,
   ) {
     this.#cluster = connection.client as Cluster;
-    this.#cluster.on('-node', ({ options }: { options: Address }) => {
-      const address = addressOf(options);
+    this.#cluster.on('-node', ({ options }: Pick<Redis, 'options'>) => {
+      const address = nodeAddress(options);
       this.#nodes.get(address)?.close();
       this.#nodes.delete(address);
     });
@@ -111,7 +111,7 @@ export class ConfirmedCluster implements ScriptRunner {
   }
 
   #connectionTo({ client }: RedisNode): ConfirmedConnection {
-    const address = addressOf(client.options);
+    const address = nodeAddress(client.options);
     const known = this.#nodes.get(address);
     if (known !== undefined) return known;
     const source = new ConnectionSource(client, this.commandTimeout);
@@ -120,13 +120,4 @@ export class ConfirmedCluster implements ScriptRunner {
     this.#nodes.set(address, connection);
     return connection;
   }
-}
-
-interface Address {
-  readonly host?: string | undefined;
-  readonly port?: number | undefined;
-}
-
-function addressOf({ host, port }: Address): string {
-  return `${host}:${port}`;
 }

@@ -60,6 +60,17 @@ export class RedisNode<C extends Redis | Cluster = Redis> {
   }
 }
 
+/** A node of a Cluster as its slot map names it. */
+export function nodeAddress({
+  host,
+  port,
+}: {
+  readonly host?: string | undefined;
+  readonly port?: number | undefined;
+}): string {
+  return `${host}:${port}`;
+}
+
 interface Corkable {
   cork(): void;
   uncork(): void;
