@@ -82,10 +82,12 @@ export class RedisReplication {
     return server;
   }
 
-  /** Waits until these replicas have all that the master has written so far. */
+  /** Waits until these replicas have all that the master has written so far, and the master knows it. */
   async inSync(replicas: readonly RedisServer[] = this.replicas): Promise<void> {
     const { master_repl_offset: offset } = await this.#master.info('replication');
-    await eventually(() => this.#have(Number(offset), replicas), {
+    const isDone = async () =>
+      (await this.#have(Number(offset), replicas)) && (await this.#areOnline(replicas));
+    await eventually(isDone, {
       timeout: SYNC_TIMEOUT,
       message: 'the replicas have what the master has',
     });
@@ -162,6 +164,14 @@ export class RedisReplication {
         state['master_link_status'] === 'up' &&
         state['master_port'] === port &&
         Number(state['slave_repl_offset']) >= offset,
+    );
+  }
+
+  /** For the master a replica is being synchronized until it has said so itself, which it does once a second. */
+  async #areOnline(replicas: readonly RedisServer[]): Promise<boolean> {
+    const known = Object.values(await this.#master.info('replication'));
+    return replicas.every(({ port }) =>
+      known.some((line) => line.includes(`,port=${port},state=online,`)),
     );
   }
 
