@@ -3,6 +3,9 @@ import { LockKeyError } from './errors.js';
 /** Keys may come from request data: an unbounded one would be a way to fill Redis' memory. */
 export const LONGEST_KEY_BYTES = 512;
 
+/** Each run of a job holds a lock under a prefix of its own; see run-once.ts. */
+const RUN = /:run:[\w-]{12}$/;
+
 /** The server does nothing else while one script takes all of them. */
 const MOST_KEYS = 1_000;
 
@@ -121,6 +124,16 @@ export class LockName {
   get runs(): string {
     return `${this.owner}:runs`;
   }
+}
+
+/** The prefix of the lock of one run: `id` has 12 characters of base64url. */
+export function runPrefix(prefix: string, id: string): string {
+  return `${prefix}:run:${id}`;
+}
+
+/** The prefix that was given for a lock: without what tells the runs of jobs apart. */
+export function givenPrefix(prefix: string): string {
+  return prefix.replace(RUN, '');
 }
 
 function escape(key: string): string {

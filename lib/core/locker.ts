@@ -502,7 +502,7 @@ export class Locker {
    * Not to be called at each start of the application: after a server has lost its data, it looks like a new one, and the
    * locks that were held may still be believed to be. That is what the guard is for.
    *
-   * @throws LockUnavailableError, LockConfigError: without `guard`, with locks there, or not said explicitly.
+   * @throws LockUnavailableError, LockConfigError: without `guard`, with locks or records of jobs there, or not said explicitly.
    *
    * @example
    * await locks.initializeGuard({ noLockIsHeld: true });
@@ -531,7 +531,7 @@ export class Locker {
       case 'in-use': {
         const keys = outcome.names.slice(0, 3).map(({ key }) => JSON.stringify(key));
         throw new LockConfigError(
-          `This is no new installation: there are ${outcome.names.length} locks under the prefix '${prefix}', such as ${keys.join(', ')}. Let the guard wait: it grants after its longest lease.`,
+          `This is no new installation: there are ${outcome.names.length} locks or jobs under the prefix '${prefix}', such as ${keys.join(', ')}. Let the guard wait: it grants after its longest lease.`,
         );
       }
       case 'initialized':

@@ -19,7 +19,7 @@ import { LONGEST_DURATION } from './duration.js';
 import { LockConfigError, LockTimeoutError, LockUnavailableError } from './errors.js';
 import type { KeyPattern } from './key-pattern.js';
 import type { HeldLock, Lock } from './lock.js';
-import { LockName } from './lock-name.js';
+import { LockName, runPrefix } from './lock-name.js';
 import { type LockOptions, type ResolvedLockOptions, resolveLockOptions } from './options.js';
 import {
   type ResolvedRunOnceOptions,
@@ -161,7 +161,8 @@ export class RunOnce {
       ttl,
       mode: 'exclusive' as const,
       renew: true,
-      prefix: lockPrefix(prefix, id),
+      // It's called like its job; the prefix tells the runs apart.
+      prefix: runPrefix(prefix, id),
       ...(maxHold < Number.POSITIVE_INFINITY && { maxHold }),
       // A default of the locker's would keep those waiting who wait for the end of this run.
       ...(defaults.holdAtLeast > 0 && { holdAtLeast: 1 }),
@@ -418,7 +419,7 @@ class Findings {
     await Promise.all(
       runs.map(async (run) => {
         const { backend } = this.context;
-        const name = LockName.of(lockPrefix(this.prefix, run.lock ?? ''), this.job);
+        const name = LockName.of(runPrefix(this.prefix, run.lock ?? ''), this.job);
         const { state } = answered(this.job, await backend.query(name));
         if (isHeldWith(state, 'exclusive', Number(run.fence))) this.#alive.add(run.token);
         else this.bury(run);
@@ -468,11 +469,6 @@ function near(reading: number, grain: number): number | undefined {
 /** What is recorded of a job: beside the locks, in a name space of its own. */
 function jobName(prefix: string, job: string): LockName {
   return LockName.of(`${prefix}:run`, job);
-}
-
-/** The lock of a run is called like its job; the prefix tells the runs apart. */
-function lockPrefix(prefix: string, id: string): string {
-  return `${prefix}:run:${id}`;
 }
 
 function skipped(

@@ -228,7 +228,7 @@ describe('a moratorium', () => {
 
   it('is so also where the record is lost, of which one who takes shorter leases knew', async () => {
     const shorter = await openGuarded();
-    const longer = openLocker({ guard: { longestTtl: '20s' } });
+    const longer = openLocker({ ...TOLD_NOTHING, guard: { longestTtl: '20s' } });
     const lock = await longer.acquire('k', { ttl: '20s', renew: false });
     await (await shorter.acquire('l')).release();
     await server.command('FLUSHALL');
@@ -281,6 +281,24 @@ describe('a moratorium', () => {
     expect(await refusalOf(locker.tryAcquire('m'))).toMatchObject({ reason: 'guard' });
     expect(events).toMatchObject([{ why: 'older-data' }]);
     expect(await client.get('lock:guard')).toMatch(/^\w{40} 3 /);
+  });
+});
+
+describe('runs of jobs', () => {
+  it('are let in by the guard of their prefix, and leave no record of one of their own', async () => {
+    const locker = await openGuarded();
+    const options = { per: '1m', at: new Date(0) } as const;
+    expect(await locker.runOnce('report', options, () => 1)).toMatchObject({ kind: 'ran' });
+    expect(await clientOf(server).keys('*guard*')).toEqual(['lock:guard']);
+  });
+
+  it('do not begin during a moratorium', async () => {
+    const locker = await openGuarded();
+    await server.command('FLUSHALL');
+    let ran = false;
+    const call = locker.runOnce('report', { per: '1m' }, () => (ran = true));
+    expect(await refusalOf(call)).toMatchObject({ reason: 'guard' });
+    expect(ran).toBe(false);
   });
 });
 
@@ -455,12 +473,14 @@ describe('initializeGuard', () => {
     await unguarded.acquire('order:1');
     const locker = openLocker({ guard: GUARD });
     await expect(locker.initializeGuard(MARK)).rejects.toThrow(
-      /no new installation: there are 1 locks under the prefix 'lock', such as "order:1"/,
+      /no new installation: there are 1 locks or jobs under the prefix 'lock', such as "order:1"/,
     );
     await expect(locker.initializeGuard({} as never)).rejects.toMatchObject({
       option: 'noLockIsHeld',
     });
     await expect(unguarded.initializeGuard(MARK)).rejects.toMatchObject({ option: 'guard' });
+    await unguarded.runOnce('report', { per: '1m', prefix: 'jobs' }, () => 1);
+    await expect(locker.initializeGuard({ ...MARK, prefix: 'jobs' })).rejects.toThrow(/"report"/);
     expect(await clientOf(server).exists('lock:guard')).toBe(0);
   });
 });

@@ -289,7 +289,7 @@ export type InitializeOutcome =
   | { readonly kind: 'initialized' }
   /** It was done before, or the server has waited by itself. */
   | { readonly kind: 'present' }
-  /** There are locks. */
+  /** There are locks, or records of jobs. */
   | { readonly kind: 'in-use'; readonly names: readonly LockName[] }
   /** The backend has no guard. */
   | { readonly kind: 'unguarded' }

@@ -652,9 +652,13 @@ export class RedisBackend implements LockBackend {
 
   async initializeGuard(prefix: string): Promise<InitializeOutcome> {
     if (this.#guard === undefined) return { kind: 'unguarded' };
-    const found = await this.names(prefix, EVERY_KEY);
-    if (found.kind === 'unavailable') return found;
-    if (found.names.length > 0) return { kind: 'in-use', names: found.names };
+    const locks = await this.names(prefix, EVERY_KEY);
+    if (locks.kind === 'unavailable') return locks;
+    // The locks of their runs are under prefixes of their own.
+    const jobs = await this.runs.names(`${prefix}:run`, EVERY_KEY);
+    if (jobs.kind === 'unavailable') return jobs;
+    const names = [...locks.names, ...jobs.names];
+    if (names.length > 0) return { kind: 'in-use', names };
     const outcome = await this.#guard.initialize(prefix);
     if (outcome.kind === 'unavailable') return outcome;
     return { kind: outcome.made > 0 ? 'initialized' : 'present' };

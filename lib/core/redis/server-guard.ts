@@ -1,6 +1,7 @@
 import type { Unavailable } from '../backend/unavailable.js';
 import type { Clock } from '../clock.js';
 import type { GuardReason, LockEmitter } from '../events.js';
+import { givenPrefix } from '../lock-name.js';
 import { HASH_SLOTS, hashSlotOf, tagOfSlot } from './hash-slot.js';
 import { Script } from './script.js';
 import type { Replied, ScriptRunner } from './script-runner.js';
@@ -48,7 +49,8 @@ const GUARDED: Readonly<Record<string, AnyScript>> = {
  * connections (a Cluster's client has many, a proxy for Redis' protocol others behind it) the script asks the server
  * itself, by INFO. Whatever differs is looked into by `check-guard.lua`.
  *
- * There's one record for each prefix on a server, and on a Cluster one for each slot, which moves with it.
+ * There's one record for each prefix on a server, and on a Cluster one for each slot, which moves with it. The locks of runs
+ * have none of their own: a record that is made for one run would keep each from beginning.
  *
  * @see https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/ (delayed restarts, of which this is one)
  */
@@ -171,7 +173,7 @@ export class ServerGuard implements ScriptRunner {
   /** The record's key for what is under an owner key. */
   #keyFor(owner: string): string {
     const { keyPrefix, isCluster } = this.options;
-    const prefix = owner.slice(0, owner.indexOf(':{', keyPrefix.length));
+    const prefix = givenPrefix(owner.slice(0, owner.indexOf(':{', keyPrefix.length)));
     return isCluster ? `${prefix}:{${tagOfSlot(hashSlotOf(owner))}}:guard` : `${prefix}:guard`;
   }
 
