@@ -4,7 +4,7 @@ import { LockEmitter } from '../events.js';
 import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
 import type { QuorumConnection } from '../options.js';
-import type { RedisWakeUp } from '../redis/redis-wake-up.js';
+import { addressOf } from '../redis/server-address.js';
 import type { ServerSurvey } from '../survey.js';
 import { AcquireVote, FENCE_LEAD, type NodePlace } from './acquire-vote.js';
 import { agreedHolders, agreedState } from './agreed-state.js';
@@ -34,10 +34,10 @@ import type {
   Unavailable,
   UnmarkBlockedOutcome,
 } from './lock-backend.js';
-import { QuorumNode } from './quorum-node.js';
+import { type NodeBackend, QuorumNode } from './quorum-node.js';
 import { QuorumRunStore } from './quorum-run-store.js';
-import { QuorumWakeUp } from './quorum-wake-up.js';
-import type { RedisBackendOptions } from './redis-backend.js';
+import { type NodeWakeUp, QuorumWakeUp } from './quorum-wake-up.js';
+import { RedisBackend, type RedisBackendOptions } from './redis-backend.js';
 
 /** How long to go on undoing what isn't known to end sooner, in ms. */
 const UNDO_FOR = 60_000;
@@ -74,19 +74,21 @@ export class QuorumBackend implements LockBackend {
     private readonly clock: Clock,
     private readonly random: () => number,
     private readonly events: LockEmitter,
+    openNode: OpenNode = (nodeOptions, ofNode) => new RedisBackend(nodeOptions, clock, ofNode),
   ) {
     const { connection, nodeTimeout } = options;
     this.#majority = majorityOf(connection.length);
     this.#nodes = connection.map((each) => {
       const ofNode = new LockEmitter();
       const nodeOptions = { ...options, connection: each, commandTimeout: nodeTimeout };
-      const node = new QuorumNode(nodeOptions, clock, random, ofNode);
+      const backend = openNode(nodeOptions, ofNode);
+      const node = new QuorumNode(addressOf(each), backend, clock, random);
       ofNode.on('unavailable', () => this.#wentDown(node));
       ofNode.on('available', () => this.#cameBack(node));
       return node;
     });
     // None is a Cluster.
-    const wakeUps = this.#nodes.map(({ backend }) => backend.wakeUp as RedisWakeUp);
+    const wakeUps = this.#nodes.map(({ backend }) => backend.wakeUp as NodeWakeUp);
     this.wakeUp = new QuorumWakeUp(wakeUps, this.#majority, clock, random);
   }
 
@@ -431,6 +433,9 @@ export interface QuorumBackendOptions extends Omit<RedisBackendOptions, 'connect
   /** How long a node may take, in ms. */
   readonly nodeTimeout: number;
 }
+
+/** How a node is reached; `events`: of this node alone. */
+export type OpenNode = (options: RedisBackendOptions, events: LockEmitter) => NodeBackend;
 
 const KNOWN = Promise.resolve(undefined);
 

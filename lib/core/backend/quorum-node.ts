@@ -1,24 +1,26 @@
 import { CleanUp } from '../clean-up.js';
 import type { Clock } from '../clock.js';
 import type { NodeAnswer } from '../errors.js';
-import type { LockEmitter } from '../events.js';
-import type { QuorumConnection } from '../options.js';
-import { addressOf } from '../redis/server-address.js';
 import type {
   AcquireAllOutcome,
+  AcquireAllRequest,
   AcquireOutcome,
+  AcquireRequest,
   CancelOutcome,
   CancelRequest,
   DowngradeOutcome,
   ExtendOutcome,
+  FencedRequest,
   ForceOutcome,
   HeldToken,
   InitializeOutcome,
+  LockBackend,
   NamesOutcome,
   QueryOutcome,
   ReleaseRequest,
+  Unavailable,
 } from './lock-backend.js';
-import { RedisBackend, type RedisBackendOptions } from './redis-backend.js';
+import type { StandBackRequest } from './redis-backend.js';
 
 /**
  * How many things may be undone at one node at once: while it's down, each keeps a timer. What goes beyond ends with its
@@ -28,23 +30,19 @@ const MOST_UNDONE = 1_000;
 
 /** One of several independent Redis servers: its backend, and what is still to be undone there behind everybody's back. */
 export class QuorumNode {
-  readonly backend: RedisBackend;
-  /** Without credentials. */
-  readonly address: string;
   readonly #cleanUp: CleanUp;
   /** How many commands haven't been answered yet, some of them for calls that were decided without it. */
   #underWay = 0;
   #onIdle: (() => void) | undefined;
 
   constructor(
-    options: RedisBackendOptions,
+    /** Without credentials. */
+    readonly address: string,
+    readonly backend: NodeBackend,
     clock: Clock,
     random: () => number,
-    events: LockEmitter,
   ) {
-    this.address = addressOf(options.connection as QuorumConnection[number]);
-    this.backend = new RedisBackend(options, clock, events);
-    this.#cleanUp = new CleanUp(this.backend, clock, random);
+    this.#cleanUp = new CleanUp(backend, clock, random);
   }
 
   /** A command is sent. */
@@ -94,6 +92,19 @@ export class QuorumNode {
     await this.#cleanUp.close();
     await this.backend.close();
   }
+}
+
+/** What a quorum asks of a node's backend, beyond what is asked of every backend. */
+export interface NodeBackend extends LockBackend {
+  connect(timeout?: number): Promise<{ kind: 'connected' } | Unavailable>;
+  tryAcquire(request: AcquireRequest & FencedRequest): Promise<AcquireOutcome>;
+  tryAcquireAll(request: AcquireAllRequest & FencedRequest): Promise<AcquireAllOutcome>;
+  /** Undoes a grant that came to nothing, and queues the token again at its place. */
+  standBack(request: StandBackRequest): Promise<CancelOutcome>;
+  /** The server's time at a local time, most likely; `undefined` where nothing is known of its clock. */
+  serverTimeAt(localTime: number): number | undefined;
+  /** Makes sure that the server's clock is known. */
+  synchronized(): Promise<Unavailable | undefined>;
 }
 
 /** Any outcome. */

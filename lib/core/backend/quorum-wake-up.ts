@@ -1,7 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { LockName } from '../lock-name.js';
 import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
-import type { RedisWakeUp } from '../redis/redis-wake-up.js';
 
 /** Messages that belong together come within this, in ms: for so long a node keeps a key for who was woken. */
 const ROUND = 1_000;
@@ -34,7 +33,7 @@ export class QuorumWakeUp implements WakeUp {
   readonly #rounds = new Map<string, Round>();
 
   constructor(
-    wakeUps: readonly RedisWakeUp[],
+    wakeUps: readonly NodeWakeUp[],
     private readonly majority: number,
     private readonly clock: Clock,
     private readonly random: () => number,
@@ -126,6 +125,11 @@ export class QuorumWakeUp implements WakeUp {
     for (const [what, { since }] of this.#rounds)
       if (now - since > ROUND) this.#rounds.delete(what);
   }
+}
+
+export interface NodeWakeUp extends WakeUp {
+  /** Whether what the node tells is heard, be it by holders alone. */
+  readonly hears: boolean;
 }
 
 interface Round {
