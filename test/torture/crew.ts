@@ -49,7 +49,12 @@ export class Crew implements AsyncDisposable {
     return this.#options.keys;
   }
 
-  /** Kills the process at a place (SIGKILL); another takes its place. */
+  /** Kills the process at a place (SIGKILL), now. */
+  kill(place: number): void {
+    void this.#at(place).worker.kill();
+  }
+
+  /** Kills the process at a place, if it isn't killed yet; another takes its place. */
   async replace(place: number): Promise<void> {
     await this.#at(place).worker.kill();
     await this.#fill(place);

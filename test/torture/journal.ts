@@ -6,13 +6,15 @@ import { openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
 export type Entry =
-  /** From now on it believes that it holds a key; `since`: when it asked for it. */
+  /** A caller has asked for a key; its `call` says when it was answered. */
+  | { readonly what: 'asked'; readonly ask: string; readonly key: string; readonly at: number }
+  /** From now on it believes that it holds a key by what it asked. */
   | {
       readonly what: 'held';
       readonly id: string;
+      readonly ask: string;
       readonly key: string;
       readonly fence: number | undefined;
-      readonly since: number;
       readonly at: number;
     }
   /** It still does; written now and then, for those that are killed. */
@@ -31,6 +33,8 @@ export type Entry =
   | {
       readonly what: 'call';
       readonly call: 'acquire' | 'release';
+      /** Of an acquire: which one. */
+      readonly ask?: string | undefined;
       readonly outcome: string;
       readonly at: number;
       readonly took: number;

@@ -34,7 +34,7 @@ async function main(): Promise<void> {
     const reason = scenario.unavailable?.();
     if (reason !== undefined) skipped.set(scenario.name, reason);
     for (const subject of reason === undefined ? chosen.subjects : []) {
-      const lack = subject.lacks?.(scenario.topology);
+      const lack = lackOf(scenario, subject);
       if (lack === undefined) planned.push([scenario, subject]);
       else skipped.set(`${scenario.name}, ${subject.title}`, lack);
     }
@@ -81,6 +81,12 @@ async function main(): Promise<void> {
       : `${failed.length} of ${trials.length} trials failed.`,
   );
   if (failed.length + undone.size > 0) process.exitCode = 1;
+}
+
+/** Why a subject can't be run in a scenario, if it can't. */
+function lackOf({ topology, limit, steps }: Scenario, subject: Subject): string | undefined {
+  if (steps && subject.protocol === undefined) return 'the proxy does not know its commands';
+  return subject.lacks?.(topology, limit);
 }
 
 function writeReport(runs: readonly Run[], file: string | undefined): void {

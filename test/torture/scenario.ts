@@ -7,8 +7,9 @@
  */
 import { machineNow } from '../../bench/machine-clock.js';
 import type { Crew } from './crew.js';
-import type { Fault, Invariant } from './judge.js';
+import { type Fault, type Invariant, INVARIANTS } from './judge.js';
 import type { Site } from './sites/site.js';
+import type { Protocol } from './steps.js';
 
 export interface Scenario<S extends Site = Site> {
   readonly name: string;
@@ -29,6 +30,10 @@ export interface Scenario<S extends Site = Site> {
   readonly lag?: number;
   /** How many keys there are to take. @default 4 */
   readonly keys?: number;
+  /** How many may hold a key at a time. @default one */
+  readonly limit?: number;
+  /** Processes are struck in steps of the protocol: only for those whose steps a proxy can tell. */
+  readonly steps?: true;
   /** How long a trial takes at least, in s: for as long as a fault takes. @default 5 */
   readonly shortest?: number;
   /** Why it can't be run here, if it can't. */
@@ -43,14 +48,24 @@ export interface Scenario<S extends Site = Site> {
 /** What a fault has to work with. */
 export class Stage<S extends Site = Site> {
   readonly faults: Fault[] = [];
+  #turn = 0;
 
   constructor(
     readonly site: S,
     readonly crew: Crew,
     readonly ttl: number,
+    readonly lag: number,
     /** Random numbers of the run's seed. */
     readonly random: () => number,
+    readonly protocol: Protocol | undefined,
   ) {}
+
+  /** One after the other, from a random one on. */
+  nextOf<T>(all: readonly T[]): T {
+    if (this.#turn === 0) this.#turn = 1 + Math.floor(this.random() * all.length);
+    this.#turn += 1;
+    return all[this.#turn % all.length] as T;
+  }
 
   /** A number between two. */
   between(from: number, to: number): number {
@@ -67,12 +82,18 @@ export class Stage<S extends Site = Site> {
     return Math.floor(this.random() * this.crew.size);
   }
 
-  note(name: string, facts: { at?: number; killed?: string; back?: number } = {}): void {
+  note(name: string, facts: Partial<Omit<Fault, 'name'>> = {}): void {
     this.faults.push({ name, at: machineNow(), ...facts });
   }
 }
 
-export const EVERYTHING: readonly Invariant[] = ['I1', 'I2', 'I3', 'I4', 'I5', 'I7', 'I9', 'I10'];
+/** All that is judged of a lock for one: I8 is of limits alone. */
+export const EVERYTHING: readonly Invariant[] = INVARIANTS.filter((each) => each !== 'I8');
+/**
+ * The same where a place in the queue may be lost: with the server's data, on a way that's cut, behind a master that's replaced.
+ * Over several nodes each has a queue of its own.
+ */
+export const UNORDERED: readonly Invariant[] = everythingBut('I6');
 
 export function everythingBut(...without: Invariant[]): readonly Invariant[] {
   return EVERYTHING.filter((invariant) => !without.includes(invariant));

@@ -34,7 +34,12 @@ const options = JSON.parse(process.argv[2] as string) as TakerOptions;
 const { name, folder, callers, keys, work } = options;
 
 const STILL_EVERY = 10;
-const SHORT_WORK = 30;
+/** How long most hold a key at most, and how often one holds it for up to `work`, of 1. */
+const SHORT_WORK = 20;
+const LONG_PART = 0.08;
+/** The pauses between two writes: at first, and of those who hold it for longer. */
+const WRITE_EVERY = 2;
+const WRITE_EVERY_LATER = 8;
 const STALL = 50;
 const TICK = 5;
 
@@ -42,6 +47,7 @@ const journal = new Journal(`${folder}/${name}.jsonl`);
 const writer = new Writer(options.resource);
 const end = new AbortController();
 let holds = 0;
+let asks = 0;
 
 // How far the event loop is behind: stopped by a signal, blocked, or starved of processor time.
 let lastTick = machineNow();
@@ -64,9 +70,10 @@ function stalledSince(at: number): boolean {
   return lastStall >= at || machineNow() - lastTick > STALL;
 }
 
-function note(call: 'acquire' | 'release', outcome: string, since: number): void {
+function note(call: 'acquire' | 'release', outcome: string, since: number, ask?: string): void {
   const took = machineNow() - since;
-  journal.write({ what: 'call', call, outcome, at: since, took, stalled: stalledSince(since) });
+  const stalled = stalledSince(since);
+  journal.write({ what: 'call', call, ask, outcome, at: since, took, stalled });
 }
 
 function unhandled(error: unknown): void {
@@ -74,7 +81,7 @@ function unhandled(error: unknown): void {
 }
 
 /** Works under the lock for so long, or until it's lost. */
-async function hold(key: string, lock: SubjectLock, since: number, length: number): Promise<void> {
+async function hold(key: string, lock: SubjectLock, ask: string, length: number): Promise<void> {
   holds += 1;
   const id = `${name}.${holds}`;
   const fence = lock.fencingToken;
@@ -83,7 +90,8 @@ async function hold(key: string, lock: SubjectLock, since: number, length: numbe
     if (done) return;
     journal.write({ what: 'told', id, at: machineNow(), reason, late: lateness() });
   });
-  const until = machineNow() + length;
+  const begunAt = machineNow();
+  const until = begunAt + length;
   let last: number | undefined;
   let written = 0;
   for (;;) {
@@ -91,7 +99,7 @@ async function hold(key: string, lock: SubjectLock, since: number, length: numbe
     const at = machineNow();
     if (!lock.isHeld) break;
     if (last === undefined) {
-      journal.write({ what: 'held', id, key, fence, since, at } satisfies Entry);
+      journal.write({ what: 'held', id, ask, key, fence, at } satisfies Entry);
       written = at;
     } else if (at - written >= STILL_EVERY) {
       journal.write({ what: 'still', id, at });
@@ -100,8 +108,9 @@ async function hold(key: string, lock: SubjectLock, since: number, length: numbe
     last = at;
     done = at >= until;
     if (done) break;
-    await pause(2);
-    await writer.write({ key, id, fence });
+    await pause(at - begunAt < SHORT_WORK ? WRITE_EVERY : WRITE_EVERY_LATER);
+    // Those who share a key write each to a place of its own: one's writes make nobody else's stale.
+    await writer.write({ key: options.limit === undefined ? key : id, id, fence });
   }
   if (last !== undefined) journal.write({ what: 'ended', id, at: last });
 }
@@ -109,19 +118,22 @@ async function hold(key: string, lock: SubjectLock, since: number, length: numbe
 async function takeTurn(random: () => number): Promise<void> {
   const key = keys[Math.floor(random() * keys.length)] as string;
   // Mostly a moment, so that much is granted; now and then beyond its ttl, so that much is held when something fails.
-  const length = random() < 0.8 ? random() * SHORT_WORK : random() * work;
+  const length = random() < LONG_PART ? random() * work : random() * SHORT_WORK;
+  asks += 1;
+  const ask = `${name}?${asks}`;
   const since = machineNow();
+  journal.write({ what: 'asked', ask, key, at: since });
   let lock: SubjectLock | undefined;
   try {
     lock = await client.acquire(key);
   } catch (error) {
-    note('acquire', client.outcomeOf(error), since);
+    note('acquire', client.outcomeOf(error), since, ask);
     await pause(10);
     return;
   }
-  note('acquire', lock === undefined ? 'busy' : 'granted', since);
+  note('acquire', lock === undefined ? 'busy' : 'granted', since, ask);
   if (lock === undefined) return;
-  await hold(key, lock, since, length);
+  await hold(key, lock, ask, length);
   const releasedAt = machineNow();
   try {
     note('release', await lock.release(), releasedAt);

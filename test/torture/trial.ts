@@ -19,8 +19,8 @@ const DEFAULT_TTL = 600;
 const SHORTEST = 5;
 const COMMAND_TIMEOUT = 250;
 const PROCESSES = 3;
-const CALLERS = 4;
-const DEFAULT_KEYS = 4;
+const CALLERS = 6;
+const DEFAULT_KEYS = 12;
 /** What a loaded machine may add to a bound. */
 const SLACK = 400;
 /** The longest for which a key may be reserved for a waiter that has died (claim window). */
@@ -43,7 +43,7 @@ export interface Trial extends Verdict, TrialOptions {
   readonly promised: readonly Invariant[];
   readonly broken: readonly Invariant[];
   /** What had to be seen to go wrong, and wasn't. */
-  readonly unseen: readonly Invariant[];
+  readonly unseen: readonly string[];
 }
 
 export async function runTrial(
@@ -51,7 +51,7 @@ export async function runTrial(
   subject: Subject,
   { seconds: wanted, seed }: TrialOptions,
 ): Promise<Trial> {
-  const { ttl = DEFAULT_TTL, keys = DEFAULT_KEYS, lag = 0, shortest = SHORTEST } = scenario;
+  const { ttl = DEFAULT_TTL, keys = DEFAULT_KEYS, lag = 0, shortest = SHORTEST, limit } = scenario;
   const waitTimeout = 2.5 * ttl;
   const seconds = Math.max(wanted, shortest);
   await using site = await scenario.open(PROCESSES);
@@ -63,6 +63,7 @@ export async function runTrial(
     keys: Array.from({ length: keys }, (_, n) => `k${n}`),
     ttl,
     lag,
+    limit,
     waitTimeout,
     commandTimeout: COMMAND_TIMEOUT,
     work: 2 * ttl,
@@ -72,7 +73,7 @@ export async function runTrial(
   });
   // A guard may let some time pass before the first grant.
   await eventually(async () => (await resource.counts()).accepted > 0, { timeout: 30_000 });
-  const stage = new Stage(site, crew, ttl, seededRandom(seed));
+  const stage = new Stage(site, crew, ttl, lag, seededRandom(seed), subject.protocol);
   await rage(scenario, stage, seconds);
   await site.heal();
   const unended = await crew.stop(waitTimeout + 2 * ttl + 5_000);
@@ -84,6 +85,8 @@ export async function runTrial(
     writes,
     remains,
     unended,
+    limit,
+    ttl,
     bounds: {
       acquire: waitTimeout + COMMAND_TIMEOUT + SLACK,
       release: COMMAND_TIMEOUT + SLACK,
@@ -98,11 +101,31 @@ export async function runTrial(
     faults: stage.faults.length,
     promised,
     broken: promised.filter((invariant) => verdict.violations[invariant].length > 0),
-    unseen: scenario.shows
-      .filter((shown) => shown.subject === subject.id)
-      .map(({ invariant }) => invariant)
-      .filter((invariant) => verdict.violations[invariant].length === 0),
+    unseen: [
+      ...scenario.shows
+        .filter((shown) => shown.subject === subject.id)
+        .filter(({ invariant }) => verdict.violations[invariant].length === 0)
+        .map(({ invariant }) => `${invariant} broken`),
+      ...notHappened(scenario, subject, verdict),
+    ],
   };
+}
+
+/** What had to happen, or the trial says nothing: of ours alone, since others may have no such step. */
+function notHappened(
+  { steps }: Scenario,
+  { promises, protocol }: Subject,
+  verdict: Verdict,
+): string[] {
+  if (promises === 'none') return [];
+  const { partitions } = verdict;
+  const unstruck = (steps ? (protocol?.steps ?? []) : []).filter((step) => !verdict.steps[step]);
+  return [
+    ...unstruck.map((step) => `a process struck in step "${step}"`),
+    ...(partitions.count > 0 && partitions.grantsOfOthers === 0
+      ? ['grants to those who hear a majority']
+      : []),
+  ];
 }
 
 /** A trial that hasn't shown what it must is run again with other faults: what's rare may take its time. */

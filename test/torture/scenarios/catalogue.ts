@@ -2,9 +2,22 @@ import type { Scenario } from '../scenario.js';
 import { calm, clientKilled, clientStopped, loopBlocked } from './clients.js';
 import { clockAhead, clockBack } from './clock.js';
 import { clusterFailover, slotMoved } from './cluster.js';
-import { nodeFrozen, nodeKilled, nodePartitioned, nodesRestartedEmpty } from './nodes.js';
+import { limitClients, limitRestartEmpty } from './limits.js';
+import {
+  clientCutOff,
+  nodeFrozen,
+  nodeKilled,
+  nodePartitioned,
+  nodesRestartedEmpty,
+} from './nodes.js';
 import { proxyCuts, proxyDelays, proxyRepeats } from './network.js';
-import { failoverLostWrite, failoverPlanned, masterIsolated } from './sentinel.js';
+import {
+  failoverLostWrite,
+  failoverPlanned,
+  masterIsolated,
+  masterIsolatedWritable,
+} from './sentinel.js';
+import { killedInSteps, stoppedInSteps } from './steps.js';
 import {
   evicted,
   flushed,
@@ -21,6 +34,8 @@ export const scenarios: readonly Scenario[] = [
   calm,
   clientKilled,
   clientStopped,
+  killedInSteps,
+  stoppedInSteps,
   loopBlocked,
   proxyCuts,
   proxyDelays,
@@ -35,13 +50,17 @@ export const scenarios: readonly Scenario[] = [
   evicted,
   clockAhead,
   clockBack,
+  limitClients,
+  limitRestartEmpty,
   failoverPlanned,
   failoverLostWrite,
   masterIsolated,
+  masterIsolatedWritable,
   slotMoved,
   clusterFailover,
   nodeKilled,
   nodeFrozen,
   nodePartitioned,
+  clientCutOff,
   nodesRestartedEmpty,
 ];

@@ -38,14 +38,16 @@ export const clientStopped: Scenario<SingleSite> = {
   about: 'A process is stopped (SIGSTOP) for up to 2.5 ttl at a random moment, and goes on.',
   pauses: [50, 400],
   open: (processes) => SingleSite.open(processes),
-  async fault(stage) {
-    const place = stage.place();
-    stage.crew.pause(place);
-    stage.note('client stopped');
-    await pause(stage.between(0.1, 2.5) * stage.ttl);
-    stage.crew.resume(place);
-  },
+  fault: stopClient,
 };
+
+export async function stopClient(stage: Stage): Promise<void> {
+  const place = stage.place();
+  stage.crew.pause(place);
+  stage.note('client stopped');
+  await pause(stage.between(0.1, 2.5) * stage.ttl);
+  stage.crew.resume(place);
+}
 
 export const loopBlocked: Scenario<SingleSite> = {
   ...promises,

@@ -5,7 +5,7 @@
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { machineNow } from '../../../bench/machine-clock.js';
-import { everythingBut, type Scenario } from '../scenario.js';
+import { everythingBut, type Scenario, type Stage } from '../scenario.js';
 import { SentinelSite } from '../sites/sentinel.js';
 
 /** How long a Sentinel waits until it takes a server for gone, in ms. */
@@ -15,11 +15,11 @@ const MAX_LAG = 2;
 
 const common = {
   topology: 'sentinel',
-  promised: everythingBut('I1', 'I4', 'I9'),
-  guarded: everythingBut('I4'),
+  promised: everythingBut('I1', 'I4', 'I6', 'I9'),
+  guarded: everythingBut('I4', 'I6'),
   // A failover takes some seconds; leases that end meanwhile can't be given twice.
   ttl: 6_000,
-  keys: 8,
+  keys: 24,
   lag: (MAX_LAG + 1) * 1_000,
   pauses: [1_500, 3_000],
   shortest: 40,
@@ -64,17 +64,43 @@ export const masterIsolated: Scenario<SentinelSite> = {
       downAfter: DOWN_AFTER,
       args: ['--min-replicas-to-write', '1', '--min-replicas-max-lag', String(MAX_LAG)],
     }),
+  fault: isolateMaster,
+};
+
+export const masterIsolatedWritable: Scenario<SentinelSite> = {
+  ...common,
+  name: 'master-isolated-writable',
+  about:
+    'The same without min-replicas-to-write: the old master takes what is written up to its end. A process that starts meanwhile is sent to the new one.',
+  guarded: everythingBut('I1', 'I4', 'I6', 'I9'),
+  because:
+    'Two masters grant at a time (I1, I9), and what the old one granted is lost (I4). The guard has the new master wait for as long as it was told that an old one may go on (`lag`); here nothing makes the old one stop. `diagnose()` asks for `min-replicas-to-write`.',
+  shows: [{ subject: 'bare', invariant: 'I1' }],
+  open: () => SentinelSite.open({ downAfter: DOWN_AFTER }),
   async fault(stage) {
-    const { group } = stage.site;
-    const at = machineNow();
-    const old = group.master;
-    await group.isolateMaster();
-    stage.note('failover', { at, back: machineNow() });
-    await pause(stage.ttl);
-    await group.rejoin(old);
-    await stage.site.settled();
+    await isolateMaster(stage, async () => {
+      const place = stage.place();
+      stage.note('client killed', { killed: stage.crew.nameOf(place) });
+      await stage.crew.replace(place);
+      await pause(stage.lag + stage.ttl);
+    });
   },
 };
+
+async function isolateMaster(
+  stage: Stage<SentinelSite>,
+  meanwhile = () => Promise.resolve(),
+): Promise<void> {
+  const { group } = stage.site;
+  const at = machineNow();
+  const old = group.master;
+  await group.isolateMaster();
+  stage.note('failover', { at, back: machineNow() });
+  await meanwhile();
+  await pause(stage.ttl);
+  await group.rejoin(old);
+  await stage.site.settled();
+}
 
 export const failoverPlanned: Scenario<SentinelSite> = {
   ...common,

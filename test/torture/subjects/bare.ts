@@ -63,7 +63,18 @@ export const bare: Subject = {
     'for the ttl, by a monotonic clock, from the reply on: the ttl is "the time the client has" (Redis documentation, distributed locks)',
   fences: false,
   promises: 'none',
-  lacks: (topology) => (topology === 'nodes' ? 'it speaks to one server' : undefined),
+  lacks(topology, limit) {
+    if (limit !== undefined) return 'it has no limits';
+    return topology === 'nodes' ? 'it speaks to one server' : undefined;
+  },
+  protocol: {
+    steps: ['connecting', 'acquire sent', 'granted, not told', 'holding', 'release sent'],
+    commandOf(request) {
+      if (request.includes('\r\nset\r\n') && request.includes('\r\nNX\r\n')) return 'acquire';
+      return /\r\neval(sha)?\r\n/.test(request) ? 'release' : undefined;
+    },
+    newsOf: (reply) => (reply.startsWith('+OK\r\n') ? 'granted' : undefined),
+  },
   async open(options) {
     return new BareLocks(options);
   },

@@ -1,20 +1,30 @@
 import { LockConfigError, LockError, LockLostError } from '../../../lib/core/errors.js';
 import type { Lock } from '../../../lib/core/lock.js';
-import { Locker } from '../../../lib/core/locker.js';
+import { type AcquireOptions, Locker } from '../../../lib/core/locker.js';
 import type { LockerOptions } from '../../../lib/core/options.js';
+import {
+  acquireGuardedScript,
+  acquireScript,
+  extendScript,
+  releaseScript,
+} from '../../../lib/core/redis/scripts.generated.js';
+import { type Command, type Protocol, STEPS } from '../steps.js';
 import { connectionOf, type Where } from '../where.js';
 import type { Subject, SubjectClient, SubjectLock, SubjectOptions } from './subject.js';
 
 class OurLocks implements SubjectClient {
   readonly #locker: Locker;
 
-  constructor(locker: Locker) {
+  constructor(
+    locker: Locker,
+    private readonly options: AcquireOptions,
+  ) {
     this.#locker = locker;
   }
 
   async acquire(key: string): Promise<SubjectLock | undefined> {
     try {
-      return new OurLock(await this.#locker.acquire(key));
+      return new OurLock(await this.#locker.acquire(key, this.options));
     } catch (error) {
       if (LockError.is(error) && error.code === 'LOCK_TIMEOUT') return undefined;
       throw error;
@@ -56,6 +66,32 @@ class OurLock implements SubjectLock {
   }
 }
 
+/** Of the scripts that a single server is sent. */
+const COMMANDS: ReadonlyMap<string, Command> = new Map([
+  [acquireScript.sha1, 'acquire'],
+  [acquireGuardedScript.sha1, 'acquire'],
+  [extendScript.sha1, 'renewal'],
+  [releaseScript.sha1, 'release'],
+]);
+
+const protocol: Protocol = {
+  steps: STEPS,
+  commandOf(request) {
+    for (const [digest, command] of COMMANDS) if (request.includes(digest)) return command;
+    return undefined;
+  },
+  newsOf(reply) {
+    // Its fencing token alone, where nobody waits.
+    if (/^(:|\$16\r\n)\d{16}\r\n/.test(reply) || reply.includes('granted')) return 'granted';
+    // With its place in the queue.
+    if (/busy\r\n:-?\d+\r\n:[1-9]/.test(reply)) return 'queued';
+    // On the channel of its process: the token for which the key is reserved.
+    return /\r\nmessage\r\n\$\d+\r\n[^\r]+\r\n\$\d+\r\n[^+! \r][^ \r]*\r\n/.test(reply)
+      ? 'woken'
+      : undefined;
+  },
+};
+
 function variant(
   id: string,
   title: string,
@@ -78,7 +114,8 @@ function variant(
     belief: 'while `lock.isHeld`',
     fences: true,
     promises,
-    lacks(topology) {
+    protocol,
+    lacks(topology, limit) {
       try {
         // What isn't offered is refused before anything is connected.
         const [nowhere = '', ...others] = [1, 2, 3].map((port) => `redis://127.0.0.1:${port}`);
@@ -87,7 +124,8 @@ function variant(
             ? { kind: 'nodes', urls: [nowhere, ...others] }
             : { kind: 'single', url: nowhere };
         const options = { where, ttl: 500, waitTimeout: 500, commandTimeout: 100, lag: 0 };
-        void new Locker(optionsFor(options)).close();
+        const limited = limit === undefined ? {} : { limit };
+        void new Locker({ ...optionsFor(options), ...limited }).close();
         return undefined;
       } catch (error) {
         if (error instanceof LockConfigError) return error.message;
@@ -97,7 +135,7 @@ function variant(
     async open(options) {
       const locker = new Locker(optionsFor(options));
       await locker.connect();
-      return new OurLocks(locker);
+      return new OurLocks(locker, options.limit === undefined ? {} : { limit: options.limit });
     },
   };
 }

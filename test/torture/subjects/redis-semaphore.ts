@@ -25,6 +25,12 @@ interface MutexOptions {
 
 interface RedisSemaphore {
   readonly Mutex: new (client: Redis | Cluster, key: string, options: MutexOptions) => Mutex;
+  readonly Semaphore: new (
+    client: Redis | Cluster,
+    key: string,
+    limit: number,
+    options: MutexOptions,
+  ) => Mutex;
   readonly RedlockMutex: new (
     clients: (Redis | Cluster)[],
     key: string,
@@ -51,11 +57,7 @@ class SemaphoreMutexes implements SubjectClient {
       // By default it throws where nobody can catch it.
       onLockLost: () => lost?.('lost'),
     };
-    const [first] = this.#clients;
-    const mutex =
-      this.#options.where.kind === 'nodes'
-        ? new this.#library.RedlockMutex(this.#clients, key, options)
-        : new this.#library.Mutex(first as Redis | Cluster, key, options);
+    const mutex = this.#newMutex(key, options);
     if (!(await mutex.tryAcquire())) return undefined;
     return {
       fencingToken: undefined,
@@ -73,6 +75,16 @@ class SemaphoreMutexes implements SubjectClient {
     };
   }
 
+  #newMutex(key: string, options: MutexOptions): Mutex {
+    const { Mutex, RedlockMutex, Semaphore } = this.#library;
+    const { limit, where } = this.#options;
+    if (where.kind === 'nodes') return new RedlockMutex(this.#clients, key, options);
+    const client = this.#clients[0] as Redis | Cluster;
+    return limit === undefined
+      ? new Mutex(client, key, options)
+      : new Semaphore(client, key, limit, options);
+  }
+
   outcomeOf(error: unknown): string {
     return nameOf(error);
   }
@@ -85,7 +97,8 @@ class SemaphoreMutexes implements SubjectClient {
 export const redisSemaphore: Subject = {
   id: 'redis-semaphore',
   title: 'redis-semaphore',
-  settings: 'Mutex, on independent nodes RedlockMutex; renews by its default, at 0.8 of the ttl',
+  settings:
+    'Mutex, on independent nodes RedlockMutex, with a limit Semaphore; renews by its default, at 0.8 of the ttl',
   belief:
     'while `mutex.isAcquired`, which ends with `onLockLost` (its documentation: "Example with lost lock handling")',
   fences: false,

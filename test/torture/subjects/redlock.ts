@@ -103,6 +103,7 @@ export const redlock: Subject = {
     'until `signal.aborted` (its documentation: "Make sure any attempted lock extension has not failed")',
   fences: false,
   promises: 'none',
+  lacks: (_, limit) => (limit === undefined ? undefined : 'it has no limits'),
   async open(options) {
     return new Redlocks(options);
   },

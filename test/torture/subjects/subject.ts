@@ -5,6 +5,7 @@
  * What a holder believes is the one thing on which a comparison stands or falls: `isHeld` says what the library's
  * documentation tells a careful user to ask before each step under the lock. Each subject says in `belief` what that is.
  */
+import type { Protocol } from '../steps.js';
 import type { Where } from '../where.js';
 
 export interface Subject {
@@ -20,7 +21,9 @@ export interface Subject {
   /** Which of our promises are its as well: none, those of a lock without options, those with `guard`. */
   readonly promises: 'none' | 'plain' | 'guarded';
   /** Why it can't be run on such a topology, if it can't. */
-  lacks?(topology: Where['kind']): string | undefined;
+  lacks?(topology: Where['kind'], limit: number | undefined): string | undefined;
+  /** What a proxy reads of it; undefined: nobody knows its steps. */
+  readonly protocol?: Protocol;
   open(options: SubjectOptions): Promise<SubjectClient>;
 }
 
@@ -29,6 +32,8 @@ export interface SubjectOptions {
   /** In ms, as all others here. */
   readonly ttl: number;
   readonly waitTimeout: number;
+  /** How many may hold a key at a time; undefined: one. */
+  readonly limit?: number | undefined;
   /** How long a server that was replaced may go on granting; for those who have a guard. */
   readonly lag: number;
   /** Of one Redis command; for those who have such a bound. */
