@@ -124,6 +124,11 @@ export class LockName {
   get runs(): string {
     return `${this.owner}:runs`;
   }
+
+  /** The same on one of several independent nodes: what was proposed about the runs, a hash with an expiry. */
+  get proposals(): string {
+    return `${this.owner}:proposals`;
+  }
 }
 
 /** The prefix of the lock of one run: `id` has 12 characters of base64url. */

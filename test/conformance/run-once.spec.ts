@@ -1,9 +1,11 @@
 /**
- * The suite of runs over a real redis-server and over this process's memory; and what only a server can do: be away.
+ * The suite of runs over a real redis-server, over three independent ones and over this process's memory; and what only a server
+ * can do: be away.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
+import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
 import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import type { ClaimOutcome, ClaimReply, ClaimRequest } from '../../lib/core/backend/run-store.js';
 import type { Unavailable } from '../../lib/core/backend/unavailable.js';
@@ -18,13 +20,15 @@ import { TcpProxy } from '../support/tcp-proxy.js';
 import { describeRunOnce, type RunStoreUnderTest } from './run-once.suite.js';
 
 let server: RedisServer;
+let nodes: RedisServer[];
 
 beforeAll(async () => {
   server = await RedisServer.start();
+  nodes = await RedisServer.startMany(3);
 });
 
 afterAll(async () => {
-  await server.stop();
+  await Promise.all([server, ...nodes].map((each) => each.stop()));
 });
 
 describeRunOnce('Redis', async (): Promise<RunStoreUnderTest> => {
@@ -46,6 +50,36 @@ describeRunOnce('Redis', async (): Promise<RunStoreUnderTest> => {
     kept: (name) => client.pttl(name.runs),
     close: async () => {
       client.disconnect();
+    },
+  };
+});
+
+describeRunOnce('quorum of 3', async (): Promise<RunStoreUnderTest> => {
+  const connection = nodes.map(({ url }) => url);
+  // Where several busy processes share a machine, a node may take a while.
+  const nodeTimeout = 1_000;
+  const clients = connection.map((url) => new Redis(url));
+  return {
+    open: (options, wallClock) =>
+      new Locker({ connection, nodeTimeout, ...options }, { wallClock }),
+    openBackend: () =>
+      new QuorumBackend(
+        {
+          connection,
+          nodeTimeout,
+          commandTimeout: 1_000,
+          prefix: 'lock',
+          wakeUp: 'publish',
+          application: undefined,
+        },
+        systemClock,
+        Math.random,
+        new LockEmitter(),
+      ),
+    kept: async (name) =>
+      Math.max(...(await Promise.all(clients.map((client) => client.pttl(name.proposals))))),
+    close: async () => {
+      for (const client of clients) client.disconnect();
     },
   };
 });

@@ -54,14 +54,14 @@ const UNDO_FOR = 60_000;
  * Who gets too few nodes gives them back and stands in line again, so that the first in line has a majority soon, wherever
  * votes were split.
  *
- * Not here: limits, since majorities don't preserve counts; runs of jobs; notes of who waits for whom, so that circles
- * are found within a process only.
+ * Not here: limits, since majorities don't preserve counts; notes of who waits for whom, so that circles are found within a
+ * process only.
  *
  * @see https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/ (the Redlock algorithm)
  */
 export class QuorumBackend implements LockBackend {
   readonly wakeUp: QuorumWakeUp;
-  readonly runs = new QuorumRunStore();
+  readonly runs: QuorumRunStore;
   readonly joinsKeys = true;
   readonly countsHolders = false;
   readonly #nodes: readonly QuorumNode[];
@@ -90,6 +90,7 @@ export class QuorumBackend implements LockBackend {
     // None is a Cluster.
     const wakeUps = this.#nodes.map(({ backend }) => backend.wakeUp as NodeWakeUp);
     this.wakeUp = new QuorumWakeUp(wakeUps, this.#majority, clock, random);
+    this.runs = new QuorumRunStore(this.#nodes, options.commandTimeout, clock, random);
   }
 
   /** Waits until a majority is connected. */

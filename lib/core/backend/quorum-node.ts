@@ -21,6 +21,7 @@ import type {
   Unavailable,
 } from './lock-backend.js';
 import type { StandBackRequest } from './redis-backend.js';
+import type { RunAcceptor } from './run-acceptor.js';
 
 /**
  * How many things may be undone at one node at once: while it's down, each keeps a timer. What goes beyond ends with its
@@ -96,6 +97,8 @@ export class QuorumNode {
 
 /** What a quorum asks of a node's backend, beyond what is asked of every backend. */
 export interface NodeBackend extends LockBackend {
+  /** Where the runs of jobs are voted on. */
+  readonly acceptor: RunAcceptor;
   connect(timeout?: number): Promise<{ kind: 'connected' } | Unavailable>;
   tryAcquire(request: AcquireRequest & FencedRequest): Promise<AcquireOutcome>;
   tryAcquireAll(request: AcquireAllRequest & FencedRequest): Promise<AcquireAllOutcome>;

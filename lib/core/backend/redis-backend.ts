@@ -72,6 +72,7 @@ import type {
   UnmarkBlockedRequest,
 } from './lock-backend.js';
 import { RedisRunStore } from './redis-run-store.js';
+import { RedisRunAcceptor } from './run-acceptor.js';
 
 type WaitKeys = readonly [owner: string, queue: string, waiters: string];
 
@@ -190,6 +191,8 @@ const QUERY = new Script<
 export class RedisBackend implements LockBackend {
   readonly wakeUp: RedisWakeUp | ClusterWakeUp;
   readonly runs: RedisRunStore;
+  /** Where it's one of several independent nodes: their runs. */
+  readonly acceptor: RedisRunAcceptor;
   readonly countsHolders = true;
   readonly #source: ConnectionSource;
   readonly #clock: Clock;
@@ -229,6 +232,7 @@ export class RedisBackend implements LockBackend {
     if (options.guard !== undefined) this.#guard = this.#newGuard(options.guard, events);
     this.#grants = this.#guard ?? this.#renewals;
     this.runs = new RedisRunStore(this.#connection, this.#renewals, this.#keyPrefix);
+    this.acceptor = new RedisRunAcceptor(this.#connection, this.#renewals, this.#keyPrefix);
     const mayPublish = async () =>
       options.wakeUp === 'publish' ? this.#connection.mayPublish(channel) : false;
     this.wakeUp = this.#source.isCluster
@@ -655,9 +659,12 @@ export class RedisBackend implements LockBackend {
     const locks = await this.names(prefix, EVERY_KEY);
     if (locks.kind === 'unavailable') return locks;
     // The locks of their runs are under prefixes of their own.
-    const jobs = await this.runs.names(`${prefix}:run`, EVERY_KEY);
-    if (jobs.kind === 'unavailable') return jobs;
-    const names = [...locks.names, ...jobs.names];
+    const names = [...locks.names];
+    for (const store of [this.runs, this.acceptor]) {
+      const jobs = await store.names(`${prefix}:run`, EVERY_KEY);
+      if (jobs.kind === 'unavailable') return jobs;
+      names.push(...jobs.names);
+    }
     if (names.length > 0) return { kind: 'in-use', names };
     const outcome = await this.#guard.initialize(prefix);
     if (outcome.kind === 'unavailable') return outcome;

@@ -15,6 +15,9 @@ export const SIGNS_OF_LOCKS = [
 /** The same for a job: its runs. */
 export const SIGNS_OF_RUNS = [['hash', ':runs']] as const;
 
+/** The same for a job on one of several independent nodes: what was proposed about its runs. */
+export const SIGNS_OF_PROPOSALS = [['hash', ':proposals']] as const;
+
 /**
  * Finds the names in use under a prefix by walking through the keys of every node with SCAN: the server goes on with
  * its work in between. A name that is in use for all of the walk is found; one that comes or goes meanwhile may be.

@@ -46,6 +46,21 @@ return 1
 } as const;
 
 
+/** accept-runs.lua */
+export const acceptRunsScript = {
+  name: 'accept-runs',
+  numberOfKeys: 1,
+  deadlineAt: null,
+  sha1: 'e4c344c6f8c8db39ac75f959614b0c053d9ca40d',
+  source: `local promised, by = unpack(redis.call('HMGET', KEYS[1], 'promised', 'by'))
+if promised ~= ARGV[1] or by ~= ARGV[2] then return {0, promised or '0'} end
+redis.call('PEXPIRE', KEYS[1], math.max(redis.call('PTTL', KEYS[1]), tonumber(ARGV[3])))
+redis.call('HSET', KEYS[1], 'accepted', ARGV[1], 'runs', ARGV[4])
+return {1, promised}
+`,
+} as const;
+
+
 /** acquire-all-guarded.lua */
 export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
@@ -2181,6 +2196,35 @@ for i = 1, #KEYS / 3 do
   end
 end
 return {now_us, table.concat(results)}
+`,
+} as const;
+
+
+/** promise-runs.lua */
+export const promiseRunsScript = {
+  name: 'promise-runs',
+  numberOfKeys: 1,
+  deadlineAt: null,
+  sha1: 'fb32d54924417cc0e8d58c3aebca705fb067b5b9',
+  source: `local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+look_at_clock()
+local promised, by, accepted, runs = unpack(redis.call('HMGET', KEYS[1], 'promised', 'by', 'accepted', 'runs'))
+promised = tonumber(promised or 0)
+local number = tonumber(ARGV[1])
+local kept = math.max(0, redis.call('PTTL', KEYS[1]))
+local is_given = number > promised or number == promised and by == ARGV[2]
+if is_given then
+  local lasts = math.max(kept, tonumber(ARGV[3]))
+  if kept > 0 then redis.call('PEXPIRE', KEYS[1], lasts) end
+  redis.call('HSET', KEYS[1], 'promised', ARGV[1], 'by', ARGV[2])
+  redis.call('PEXPIRE', KEYS[1], lasts)
+end
+return {now, is_given and 1 or 0, string.format('%.0f', promised), accepted or '0', kept, runs or ''}
 `,
 } as const;
 

@@ -1,0 +1,344 @@
+/**
+ * `runOnce` over several independent nodes: a tick is claimed once, whichever of them are away, come back or have lost what they
+ * knew, and wherever a claim is interrupted.
+ *
+ * Model: nodes, of which a minority is lost at any time, and lockers of this process, each with connections of its own. Ticks
+ * are told by their instant, so that nothing depends on a clock.
+ */
+import { afterEach, describe, expect, it } from '@jest/globals';
+import { Redis } from 'ioredis';
+import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
+import type { Ballot } from '../../lib/core/backend/run-acceptor.js';
+import type { StoredRun } from '../../lib/core/backend/run-store.js';
+import { systemClock } from '../../lib/core/clock.js';
+import { LockEmitter } from '../../lib/core/events.js';
+import { Locker } from '../../lib/core/locker.js';
+import { LockName } from '../../lib/core/lock-name.js';
+import type { LockerOptions } from '../../lib/core/options.js';
+import { eventually } from '../support/eventually.js';
+import { RedisServer, type RedisServerOptions } from '../support/redis-server.js';
+import { TcpProxy } from '../support/tcp-proxy.js';
+
+const MINUTE = 60_000;
+const DAY = 1_440 * MINUTE;
+const JOB = 'report';
+const RUNS = LockName.of('lock:run', JOB);
+
+let servers: RedisServer[] = [];
+const opened: { close(): unknown }[] = [];
+
+async function start(count: number, options: RedisServerOptions = {}): Promise<void> {
+  servers = await RedisServer.startMany(count, options);
+}
+
+function open(options: Partial<LockerOptions> = {}): Locker {
+  const connection = servers.map(({ url }) => url);
+  const locker = new Locker({ connection, drainTimeout: 1, nodeTimeout: 500, ...options });
+  opened.push(locker);
+  return locker;
+}
+
+function node(index: number): RedisServer {
+  return servers[index] as RedisServer;
+}
+
+/** The bare backend of one node. */
+function openNode(index: number): RedisBackend {
+  const backend = new RedisBackend(
+    {
+      connection: node(index).url,
+      commandTimeout: 1_000,
+      prefix: 'lock',
+      wakeUp: 'publish',
+      application: undefined,
+    },
+    systemClock,
+    new LockEmitter(),
+  );
+  opened.push(backend);
+  return backend;
+}
+
+function optionsOf(tick: number) {
+  return { per: '1m', at: new Date(tick * MINUTE) } as const;
+}
+
+function runTick<R>(locker: Locker, tick: number, work: () => R | Promise<R>) {
+  return locker.runOnce(JOB, optionsOf(tick), work);
+}
+
+/** What is recorded, newest first: tick, state, attempt. */
+async function recorded(locker: Locker): Promise<string[]> {
+  const records = await locker.runs(JOB);
+  return records.map(
+    ({ tick, state, attempt }) => `${tick.getTime() / MINUTE} ${state} ${attempt}`,
+  );
+}
+
+/** What a node knows of the job. */
+async function knownAt(index: number): Promise<readonly StoredRun[]> {
+  const client = new Redis(node(index).url);
+  try {
+    const runs = await client.hget(RUNS.proposals, 'runs');
+    return JSON.parse(runs ?? '[]') as StoredRun[];
+  } finally {
+    client.disconnect();
+  }
+}
+
+/** Waits until the last step is known everywhere: a majority decides, and the others are told as well. */
+async function knownEverywhere(count: number): Promise<void> {
+  await eventually(
+    async () => {
+      const known = await Promise.all(servers.map((_, index) => knownAt(index)));
+      return known.every(
+        (runs) => runs.length === count && runs.every(({ state }) => state !== 'running'),
+      );
+    },
+    { message: 'every node knows of the runs' },
+  );
+}
+
+afterEach(async () => {
+  await Promise.all(opened.splice(0).map((one) => one.close()));
+  await Promise.all(servers.map((server) => server.stop()));
+});
+
+it.each([3, 4, 5])('a tick is run by one of many who come at once: %i nodes', async (count) => {
+  await start(count);
+  const lockers = Array.from({ length: 6 }, () => open({ commandTimeout: '5s' }));
+  await Promise.all(lockers.map((locker) => locker.connect()));
+  for (let tick = 0; tick < 3; tick += 1) {
+    let runs = 0;
+    const outcomes = await Promise.all(
+      lockers.map((locker) => runTick(locker, tick, () => (runs += 1))),
+    );
+    expect(runs).toBe(1);
+    expect(outcomes.filter(({ kind }) => kind === 'ran')).toHaveLength(1);
+  }
+  expect(await recorded(open())).toEqual(['2 done 1', '1 done 1', '0 done 1']);
+});
+
+describe('a node that is away', () => {
+  it('when a tick is run, cannot give it again when it is back', async () => {
+    await start(3);
+    await node(2).kill();
+    expect(await runTick(open(), 0, () => 'done')).toMatchObject({ kind: 'ran' });
+    await node(2).restart();
+    // Of the two that know of it, only one is left.
+    await node(0).kill();
+    expect(await knownAt(2)).toEqual([]);
+    const other = open();
+    expect(await runTick(other, 0, () => 'again')).toMatchObject({
+      kind: 'skipped',
+      reason: 'done',
+      run: { result: 'done' },
+    });
+    expect(await recorded(other)).toEqual(['0 done 1']);
+    // And it learned of it.
+    expect(await knownAt(2)).toMatchObject([{ state: 'done' }]);
+  });
+
+  it('when a run ends, does not keep it from having ended', async () => {
+    await start(3);
+    const [runner, other] = [open(), open()];
+    await runTick(runner, 0, () => node(1).kill());
+    expect(await recorded(other)).toEqual(['0 done 1']);
+    expect(await runTick(other, 1, () => 1)).toMatchObject({ kind: 'ran' });
+  });
+
+  it('frozen, is waited for once', async () => {
+    await start(3);
+    const locker = open({ commandTimeout: '2s', nodeTimeout: 500 });
+    await runTick(locker, 0, () => 0);
+    node(0).pause();
+    try {
+      const since = performance.now();
+      for (let tick = 1; tick <= 10; tick += 1) {
+        expect(await runTick(locker, tick, () => tick)).toMatchObject({ kind: 'ran' });
+      }
+      expect((performance.now() - since) / (10 * 500)).toBeLessThan(0.5);
+    } finally {
+      node(0).resume();
+    }
+  });
+
+  it('with another one leaves no majority: nothing is run, and all goes on when it is back', async () => {
+    await start(3);
+    const locker = open();
+    await runTick(locker, 0, () => 0);
+    await knownEverywhere(1);
+    await Promise.all([node(0).kill(), node(1).kill()]);
+    let ran = false;
+    await expect(runTick(locker, 1, () => (ran = true))).rejects.toMatchObject({
+      code: 'LOCK_UNAVAILABLE',
+      reason: 'quorum',
+    });
+    await expect(locker.runs(JOB)).rejects.toMatchObject({ reason: 'quorum' });
+    expect(ran).toBe(false);
+    await node(1).restart();
+    const outcome = await eventually(() => runTick(locker, 1, () => 1).catch(() => undefined));
+    expect(outcome).toMatchObject({ kind: 'ran', attempt: 1 });
+  });
+});
+
+describe('a node that comes back empty', () => {
+  it.each([
+    ['beside both others', undefined],
+    ['beside one other', 2],
+  ])('gives no tick again, %s, and is told of it', async (_, away) => {
+    await start(3);
+    await runTick(open(), 0, () => 'done');
+    await knownEverywhere(1);
+    await node(0).restart({ keepData: false });
+    if (away !== undefined) await node(away).kill();
+    const other = open();
+    expect(await runTick(other, 0, () => 'again')).toMatchObject({
+      kind: 'skipped',
+      reason: 'done',
+    });
+    expect(await runTick(other, 1, () => 'next')).toMatchObject({ kind: 'ran' });
+    await eventually(async () => (await knownAt(0)).length === 2);
+  });
+
+  it('in the middle of a run, changes nothing for it', async () => {
+    await start(3);
+    const [runner, other] = [open(), open()];
+    const outcome = await runTick(runner, 0, async () => {
+      await node(0).restart({ keepData: false });
+      // Once it's heard again by the other process: whether the run's lock is held, the rest says.
+      await eventually(async () => {
+        const skipped = await runTick(other, 0, () => 'again');
+        return skipped.kind === 'skipped' && skipped.reason === 'claimed';
+      });
+      return 'first';
+    });
+    expect(outcome).toMatchObject({ kind: 'ran', result: 'first' });
+    expect(await recorded(other)).toEqual(['0 done 1']);
+  });
+});
+
+describe('a claimant that crashes between the nodes', () => {
+  /** It has promises of all, and only the first node accepts its claim. Its lock is held nowhere. */
+  async function claimAtFirstOnly(): Promise<void> {
+    const acceptors = servers.map((_, index) => openNode(index).acceptor);
+    const ballot: Ballot = { number: Date.now() * 1_000, by: 'crashed' };
+    for (const acceptor of acceptors) {
+      expect(await acceptor.promise(RUNS, ballot, DAY)).toMatchObject({ kind: 'promised' });
+    }
+    const run: StoredRun = {
+      token: 'crashed',
+      lock: 'crashedclaim',
+      fence: String(ballot.number),
+      tick: 0,
+      instant: 0,
+      host: 'gone',
+      pid: 1,
+      state: 'running',
+      attempt: 1,
+      start: Date.now(),
+    };
+    expect(await acceptors[0]?.accept(RUNS, ballot, DAY, [run])).toEqual({ kind: 'accepted' });
+  }
+
+  it('has claimed the tick, where the next step hears of it', async () => {
+    await start(3);
+    await claimAtFirstOnly();
+    await node(2).kill();
+    const other = open();
+    expect(await runTick(other, 0, () => 'again')).toMatchObject({
+      kind: 'skipped',
+      reason: 'crashed',
+      run: { host: 'gone' },
+    });
+    // From now on it counts, whoever is asked.
+    await node(2).restart();
+    await node(0).kill();
+    expect(await recorded(open())).toEqual(['0 crashed 1']);
+  });
+
+  it('has it run once more where that is asked for', async () => {
+    await start(3);
+    await claimAtFirstOnly();
+    await node(2).kill();
+    const options = { ...optionsOf(0), retryCrashed: true };
+    expect(await open().runOnce(JOB, options, () => 'again')).toMatchObject({
+      kind: 'ran',
+      attempt: 2,
+    });
+  });
+
+  it('has claimed nothing, where it does not: and never will have', async () => {
+    await start(3, { persistence: 'aof' });
+    await claimAtFirstOnly();
+    await node(0).kill();
+    expect(await runTick(open(), 0, () => 'mine')).toMatchObject({ kind: 'ran', attempt: 1 });
+    await node(0).restart();
+    await node(1).kill();
+    expect(await knownAt(0)).toMatchObject([{ state: 'running', host: 'gone' }]);
+    const other = open();
+    expect(await runTick(other, 0, () => 'again')).toMatchObject({
+      kind: 'skipped',
+      reason: 'done',
+      run: { result: 'mine' },
+    });
+    expect(await recorded(other)).toEqual(['0 done 1']);
+  });
+
+  it('is overtaken by who comes later: its late command is refused', async () => {
+    await start(3);
+    const late = openNode(0).acceptor;
+    const ballot: Ballot = { number: 1, by: 'late' };
+    expect(await late.promise(RUNS, ballot, DAY)).toMatchObject({ kind: 'promised' });
+    await runTick(open(), 0, () => 'mine');
+    await knownEverywhere(1);
+    expect(await late.accept(RUNS, ballot, DAY, [])).toMatchObject({ kind: 'outvoted' });
+    // Nor is it accepted by one that has forgotten all promises.
+    await node(0).command('FLUSHALL');
+    expect(await late.accept(RUNS, ballot, DAY, [])).toMatchObject({ kind: 'outvoted' });
+  });
+});
+
+describe('a claim whose answers are lost', () => {
+  it.each([1, 2, 3])('at %i of 3 nodes runs the tick, or leaves it to others', async (lost) => {
+    await start(3);
+    const ways = await Promise.all(servers.map(({ port }) => TcpProxy.start(port)));
+    opened.push(...ways);
+    const runner = open({ connection: ways.map(({ url }) => url), nodeTimeout: 300 });
+    const other = open();
+    await runTick(runner, 0, () => 0);
+    let claims = 0;
+    for (const way of ways.slice(0, lost)) {
+      way.onRequest = (bytes) => {
+        if (!bytes.includes('"state":"running"')) return 'pass';
+        claims += 1;
+        return claims <= lost ? 'cut-after-reply' : 'pass';
+      };
+    }
+    let ran = 0;
+    const outcome = await runTick(runner, 1, () => (ran += 1)).catch((error: unknown) => error);
+    expect(claims).toBeGreaterThanOrEqual(lost);
+    if (lost === 1) {
+      expect(outcome).toMatchObject({ kind: 'ran' });
+      return;
+    }
+    expect(outcome).toMatchObject({ code: 'LOCK_UNAVAILABLE', reason: 'quorum' });
+    expect(ran).toBe(0);
+    // It's taken back behind the caller's back.
+    await eventually(async () => (await recorded(other)).length === 1);
+    expect(await runTick(other, 1, () => 'other')).toMatchObject({ kind: 'ran', attempt: 1 });
+    expect(await recorded(runner)).toEqual(['1 done 1', '0 done 1']);
+  });
+});
+
+it('what is asked for changes nothing and leaves nothing', async () => {
+  await start(3);
+  const locker = open();
+  expect(await locker.runs('never')).toEqual([]);
+  expect(await locker.query('*', { runs: true })).toEqual([]);
+  for (const { url } of servers) {
+    const client = new Redis(url);
+    expect(await client.keys('*')).toEqual([]);
+    client.disconnect();
+  }
+});
