@@ -287,6 +287,52 @@ describe('scripts', () => {
     expect(await backend.query(name)).toMatchObject({ kind: 'unavailable', reason: 'refused' });
   });
 
+  it.each([
+    ['its record was evicted', ['']],
+    ['they were evicted', [':q', ':w']],
+  ])('count on those who share a key also where %s', async (_what, evicted) => {
+    const backend = openBackend();
+    const request = () => ({ token: randomUUID(), ttl: TTL, notAfter: performance.now() + 5_000 });
+    const several = (access: Access) => (name: LockName) =>
+      backend.tryAcquireAll({
+        ...request(),
+        wanted: [{ name, token: randomUUID() }],
+        ...{ access, fencingToken: undefined, label: undefined },
+      });
+    const alone = (access: Access) => (name: LockName) =>
+      backend.tryAcquire({ ...request(), name, access, place: undefined });
+    const asked = ['exclusive', 'limit:2'] as const;
+    for (const ask of [...asked.map(alone), ...asked.map(several)]) {
+      const name = LockName.of('lock', randomUUID());
+      expect((await alone('limit:2')(name)).kind).toBe('granted');
+      await client.del(...evicted.map((end) => name.owner + end));
+      // How many there are isn't known any more: none enters, also where there would be a place.
+      expect((await ask(name)).kind).toBe('busy');
+    }
+  });
+
+  it('put a waiter behind those who are there also where the clock was set back', async () => {
+    const [a, b] = [openBackend(), openBackend()];
+    await b.wakeUp.subscribe();
+    const name = LockName.of('lock', 'back');
+    await take(a, name);
+    const first = await wait(b, name);
+    // It came an hour later by the clock of then.
+    await client.zincrby(name.queue, 3_600_000_000, first.token);
+    const second = await wait(b, name);
+    expect(await client.zrange(name.queue, '0', '-1')).toEqual([first.token, second.token]);
+  });
+
+  it('that were refused half-way are undone when they can be', async () => {
+    const name = LockName.of('lock', 'half-way');
+    await client.set(name.waiters, 'of another application');
+    const asked = openLocker(server.url, { ttl: '60s' }).tryAcquire(name.key, { mode: 'shared' });
+    await expect(asked).rejects.toMatchObject({ code: 'LOCK_UNAVAILABLE', reason: 'refused' });
+    expect(await client.exists(name.queue)).toBe(1);
+    await client.del(name.waiters);
+    await eventually(async () => (await client.exists(name.queue)) === 0);
+  });
+
   it('treat a key that was set by hand as held by another, without end', async () => {
     const backend = openBackend();
     const name = LockName.of('lock', 'k');
@@ -306,6 +352,22 @@ describe('scripts', () => {
       .acquire('k', { onBusy: 'throw' })
       .catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({ code: 'LOCK_BUSY', remaining: undefined });
+  });
+});
+
+describe('several keys', () => {
+  it('of which one was lost at the server while the others were waited for: the call fails, and says which', async () => {
+    const [locker, other] = [openLocker(server.url), openLocker(server.url)];
+    const held = await other.acquire('b');
+    const asked = locker
+      .acquire(['a', 'b'], { waitTimeout: '10s' })
+      .catch((error: unknown) => error);
+    await eventually(async () => (await locker.inspect('a')).held.length === 1);
+    await client.del('lock:{a}');
+    await held.release();
+    const error = (await asked) as { cause: unknown };
+    expect(error).toMatchObject({ code: 'LOCK_UNAVAILABLE' });
+    expect(error.cause).toMatchObject({ code: 'LOCK_LOST', key: 'a', reason: 'taken' });
   });
 });
 
@@ -432,6 +494,21 @@ describe('connections', () => {
     cut = 1;
     expect(await held.release()).toBe('unconfirmed');
     expect([cut, events]).toEqual([2, []]);
+  });
+
+  it('ask for the time anew where they are new: another server may be there now', async () => {
+    const backend = openBackend();
+    await take(backend, LockName.of('lock', 'before'));
+    const asked = async () =>
+      Number(/cmdstat_time:calls=(\d+)/.exec(await client.info('commandstats'))?.[1] ?? 0);
+    await client.config('RESETSTAT');
+    await take(backend, LockName.of('lock', 'known'));
+    // (The scripts themselves ask for it, by the same command.)
+    const usual = await asked();
+    await client.call('CLIENT', 'KILL', 'TYPE', 'normal');
+    await client.config('RESETSTAT');
+    await eventually(() => take(backend, LockName.of('lock', 'anew')).catch(() => undefined));
+    expect(await asked()).toBe(usual + 1);
   });
 
   it('are made from a URL, from options and from an instance, and closed with the backend', async () => {

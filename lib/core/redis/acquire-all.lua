@@ -55,8 +55,8 @@ for i = 1, #KEYS / 3 do
     local free = ends <= now
     if state == 's' and not free and limits_differ(access, of) then return {now_us, 'conflict', i, of} end
     local inside = {access = free and '?' or state == 's' and of or 'exclusive', count = count_sharers(queue_key, waiters_key)}
-    -- One at least, also where what is known of it was lost.
-    if not free then inside.count = math.max(1, inside.count) end
+    -- Held alone, or by sharers that were lost, though their record wasn't: nobody knows how many there are.
+    if not free and inside.count == 0 then inside = {access = nil, count = 1} end
     local waits = somebody_waits(queue_key, waiters_key)
     if given > 0 or waits or not may_enter(access, inside) then
       return {now_us, 'busy', i, math.max(0, ends - now)}

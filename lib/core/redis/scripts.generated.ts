@@ -66,7 +66,7 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: 'd03e695e33b18ebf73758fedae81d74119ab48b2',
+  sha1: '6061b842ff93cd1c8f7fae2bdf3cac265f04af8d',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -316,7 +316,7 @@ for i = 1, #KEYS / 3 do
     local free = ends <= now
     if state == 's' and not free and limits_differ(access, of) then return {now_us, 'conflict', i, of} end
     local inside = {access = free and '?' or state == 's' and of or 'exclusive', count = count_sharers(queue_key, waiters_key)}
-    if not free then inside.count = math.max(1, inside.count) end
+    if not free and inside.count == 0 then inside = {access = nil, count = 1} end
     local waits = somebody_waits(queue_key, waiters_key)
     if given > 0 or waits or not may_enter(access, inside) then
       return {now_us, 'busy', i, math.max(0, ends - now)}
@@ -344,7 +344,7 @@ export const acquireAllScript = {
   name: 'acquire-all',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: 'bb2d70c8521366d7c29c712ce2bc0b6c3e945ef6',
+  sha1: '2538f05ed2d8832e87e440674b5cb3eda5d6ae81',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -509,7 +509,7 @@ for i = 1, #KEYS / 3 do
     local free = ends <= now
     if state == 's' and not free and limits_differ(access, of) then return {now_us, 'conflict', i, of} end
     local inside = {access = free and '?' or state == 's' and of or 'exclusive', count = count_sharers(queue_key, waiters_key)}
-    if not free then inside.count = math.max(1, inside.count) end
+    if not free and inside.count == 0 then inside = {access = nil, count = 1} end
     local waits = somebody_waits(queue_key, waiters_key)
     if given > 0 or waits or not may_enter(access, inside) then
       return {now_us, 'busy', i, math.max(0, ends - now)}
