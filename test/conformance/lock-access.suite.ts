@@ -2,12 +2,14 @@
  * Who may hold a key together with whom, and who comes next: what every `LockBackend` promises of exclusive, shared and
  * limited holders. A part of its suite in lock-backend.suite.ts.
  */
+import { randomUUID } from 'node:crypto';
 import { describe, expect, it } from '@jest/globals';
 
 import type { Access } from '../../lib/core/access.js';
-import type { HeldToken } from '../../lib/core/backend/lock-backend.js';
+import { FENCE_RANGE, type HeldToken } from '../../lib/core/backend/lock-backend.js';
+import type { LockName } from '../../lib/core/lock-name.js';
 import { eventually } from '../support/eventually.js';
-import type { BackendTraits, Parties, Party } from './lock-backend.suite.js';
+import { type BackendTraits, type Parties, type Party, TTL } from './lock-backend.suite.js';
 
 type Held = HeldToken & { readonly fencingToken: number };
 
@@ -341,6 +343,78 @@ export function describeAccess(parties: () => Parties, { byMajority }: BackendTr
       expect(await a.backend.extend([held])).toMatchObject([{ kind: 'extended' }]);
       expect(await a.release(held)).toEqual({ kind: 'released' });
       expect((await b.ask(name)).kind).toBe('granted');
+    });
+
+    it("leaves another's lease alone: downgrade, renewal and release of a token that isn't there", async () => {
+      const { a, b, newName } = parties();
+      for (const access of ['exclusive', 'shared'] as const) {
+        const held = await a.take(newName(), { access });
+        const stranger = { ...held, token: randomUUID(), access: 'shared' } as const;
+        expect(await b.backend.downgrade(stranger)).toEqual({ kind: 'taken' });
+        expect(await b.backend.extend([stranger])).toEqual([{ kind: 'taken' }]);
+        expect(await b.release(stranger)).toEqual({ kind: 'taken' });
+        expect((await a.state(held.name)).held).toMatchObject([
+          { fencingToken: held.fencingToken, access },
+        ]);
+      }
+    });
+
+    // (One key alone, as a Cluster has no others in the same command.)
+    describe('asked for with others', () => {
+      const ask = (party: Party, name: LockName, fencingToken?: number) =>
+        party.backend.tryAcquireAll({
+          wanted: [{ name, token: randomUUID() }],
+          ...{ ttl: TTL, access: 'exclusive', fencingToken, label: undefined },
+          notAfter: performance.now() + 5_000,
+        });
+
+      it('a key is given the fencing token of all only where it is held', async () => {
+        const { a, newName } = parties();
+        const name = newName();
+        const outcome = await ask(a, name, Date.now() * 1_000);
+        expect(outcome).toMatchObject({ kind: 'busy', index: 0 });
+        expect((await a.state(name)).held).toEqual([]);
+      });
+
+      it('a key passes nobody who waits for it', async () => {
+        const { a, b, c, newName } = parties();
+        const name = newName();
+        await a.take(name, { ttl: 200 });
+        await b.wait(name);
+        await eventually(async () => (await a.state(name)).held.length === 0);
+        expect(await ask(c, name)).toMatchObject({ kind: 'busy', index: 0 });
+      });
+
+      it('a key has a fencing token that is larger than the last', async () => {
+        const { a, store, newName } = parties();
+        const name = newName();
+        const ahead = (Date.now() + 3_600_000) * 1_000;
+        await store.setFence(name, ahead);
+        expect(await ask(a, name)).toMatchObject({ kind: 'granted', fencingToken: ahead + 1 });
+      });
+
+      it('a key has a fencing token beyond the whole range of a holder that was cut off', async () => {
+        const { a, b, store, newName } = parties();
+        const name = newName();
+        await store.setFence(name, (Date.now() + 3_600_000) * 1_000);
+        const { fencingToken } = await a.take(name, { ttl: 60 });
+        const next = await eventually(async () => {
+          const outcome = await ask(b, name);
+          return outcome.kind === 'granted' ? outcome : undefined;
+        });
+        expect(next.fencingToken).toBeGreaterThanOrEqual(fencingToken + FENCE_RANGE);
+      });
+    });
+
+    it('who shares a key has a fencing token beyond the whole range of a holder that was cut off', async () => {
+      const { a, b, store, newName } = parties();
+      const name = newName();
+      await store.setFence(name, (Date.now() + 3_600_000) * 1_000);
+      const { fencingToken } = await a.take(name, { ttl: 60 });
+      const next = await eventually(() =>
+        b.take(name, { access: 'shared' }).catch(() => undefined),
+      );
+      expect(next.fencingToken).toBeGreaterThanOrEqual(fencingToken + FENCE_RANGE);
     });
 
     it('fencing tokens rise over holders of every kind, also after data was lost', async () => {

@@ -280,6 +280,14 @@ export function describeLockBackend(
         expect(await a.remaining(name)).toBeLessThanOrEqual(2_000);
       });
 
+      it('does not know a token again whose lease has ended: who waits is first', async () => {
+        const name = newName();
+        const held = await a.take(name, { ttl: 200 });
+        await b.wait(name);
+        await eventually(async () => (await a.state(name)).held.length === 0);
+        expect(await a.ask(name, { token: held.token })).toMatchObject({ kind: 'busy' });
+      });
+
       it("doesn't take a token for another of which it's the beginning", async () => {
         const name = newName();
         const held = await a.take(name, { token: 'abc' });

@@ -14,6 +14,7 @@ import { LockName } from '../../lib/core/lock-name.js';
 import { Connection, ConnectionSource } from '../../lib/core/redis/connection.js';
 import { hashSlotOf } from '../../lib/core/redis/hash-slot.js';
 import { Script } from '../../lib/core/redis/script.js';
+import { eventually } from '../support/eventually.js';
 import { RedisCluster } from '../support/redis-cluster.js';
 import type { RedisServer } from '../support/redis-server.js';
 
@@ -191,5 +192,24 @@ describe('A deadline', () => {
     expect([await told(moves), await told(asked)].map(isRight)).toEqual([true, true]);
     await move.finish();
     expect(isRight(await told(asked))).toBe(true);
+  });
+
+  it('is told a node in the time of the server that is there now', async () => {
+    const cluster = new ConnectionSource(openCluster(), 2_000);
+    const connection = new Connection(cluster, 2_000, systemClock, new LockEmitter(), () => {});
+    closables.push({ close: async () => connection.close() });
+    await connection.connect();
+    const [node] = (await nodes.masters()) as [RedisServer];
+    const { owner } = await nameAt(node);
+    const told = async (): Promise<number | undefined> => {
+      const outcome = await connection.run(script, [owner], [0], performance.now() + 1_000);
+      return outcome.kind === 'reply' ? Number(outcome.reply) - Date.now() : undefined;
+    };
+    expect(await told()).toBeLessThanOrEqual(1_000 + 2);
+    const now = performance.now();
+    connection.nodes?.clockOf(owner)?.observe(Date.now() + 3_600_000, now, now);
+    expect(await told()).toBeGreaterThan(3_000_000);
+    await node.order('CLIENT', 'KILL', 'TYPE', 'normal');
+    expect(await eventually(told)).toBeLessThanOrEqual(1_000 + 2);
   });
 });

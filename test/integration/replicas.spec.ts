@@ -75,6 +75,12 @@ async function failOver(): Promise<void> {
   expect(await replica.command('REPLICAOF', 'NO', 'ONE')).toBe('+OK\r\n');
 }
 
+/** The id of the connection that waits for the replica, if one does. */
+async function blockedByWait(): Promise<string | undefined> {
+  const list = (await onMaster.client('LIST')) as string;
+  return /^id=(\d+) .* cmd=wait /m.exec(list)?.[1];
+}
+
 async function refusalOf(call: Promise<unknown>): Promise<LockUnavailableError> {
   const error = await call.then(
     () => 'it was granted',
@@ -189,6 +195,36 @@ describe('a grant', () => {
     replica.resume();
     expect((await waiting).isHeld).toBe(true);
     expect(await recordOf(clientOf(replica), 'lock:{k}')).toMatchObject({ ended: false });
+  });
+
+  it('counts from before its command, however long the confirmation takes', async () => {
+    const ttl = 6_000;
+    const locker = openLocker({ replicas: { atLeast: 1, timeout: 1_200 }, ttl });
+    await (await locker.acquire('k')).release();
+    await inSync();
+    replica.pause();
+    const asked = locker.acquire('k');
+    await eventually(async () => (await blockedByWait()) !== undefined);
+    // It has been sent by now.
+    const sentBy = performance.now();
+    await eventually(() => performance.now() > sentBy + 400);
+    replica.resume();
+    const lock = await asked;
+    expect(performance.now() + lock.remaining).toBeLessThan(sentBy + ttl);
+  });
+
+  it('is none where the connection is cut before it is confirmed', async () => {
+    const locker = openLocker({ replicas: { atLeast: 1, timeout: 1_200 }, ttl: 30_000 });
+    await (await locker.acquire('k')).release();
+    await inSync();
+    replica.pause();
+    const refusal = refusalOf(locker.acquire('k'));
+    const client = await eventually(blockedByWait);
+    await onMaster.call('CLIENT', 'KILL', 'ID', client);
+    expect(await refusal).toMatchObject({ reason: 'no-answer' });
+    // What the master has granted is undone, long before its end.
+    await eventually(async () => (await recordOf(onMaster, 'lock:{k}'))?.ended !== false);
+    replica.resume();
   });
 
   it('need not wait where it says that the key is busy', async () => {
