@@ -3,7 +3,8 @@ export interface Mutation {
   readonly file: string;
   readonly find: string;
   readonly replace?: string;
-  readonly tests: readonly string[];
+  /** The test that is meant to see it: its file, and a part of its full name. */
+  readonly test: { readonly spec: string; readonly name: string };
 }
 
 export const mutations: readonly Mutation[];

@@ -1,0 +1,99 @@
+/** Lines by which several independent servers hold one lock. */
+import { quorum, vote } from './tests.mjs';
+
+const of = (name) => `lib/core/backend/${name}.ts`;
+
+export const inQuorum = [
+  {
+    name: 'quorum: a majority is more than half',
+    file: of('inquiry'),
+    find: 'return Math.floor(count / 2) + 1;',
+    replace: 'return Math.ceil(count / 2);',
+    test: vote('at 4 nodes is won by 3'),
+  },
+  {
+    name: 'quorum: a try that failed is undone where it was granted',
+    file: of('acquire-vote'),
+    find: 'if (!left && !inDoubt) return false;',
+    replace: 'if (!inDoubt) return false;',
+    test: vote('that fails is undone where it was granted and where it is in doubt'),
+  },
+  {
+    name: 'quorum: a try that failed is undone where it is in doubt',
+    file: of('acquire-vote'),
+    find: 'if (!left && !inDoubt) return false;',
+    replace: 'if (!left) return false;',
+    test: vote('that fails is undone where it was granted and where it is in doubt'),
+  },
+  {
+    name: 'quorum: a fencing token counts once a majority holds it',
+    file: of('acquire-vote'),
+    find: 'const holds = given >= this.#fence;',
+    replace: 'const holds = given > 0;',
+    test: vote('is granted the larger, once a majority holds it'),
+  },
+  {
+    name: 'quorum: the largest of the tokens that were given',
+    file: of('acquire-vote'),
+    find: 'this.#fence = Math.max(this.#fence, fencingToken);',
+    replace: 'this.#fence = fencingToken;',
+    test: vote('is granted the larger, once a majority holds it'),
+  },
+  {
+    name: 'quorum: the lease counts from the first command',
+    file: of('acquire-vote'),
+    find: 'this.#sentAt = Math.min(this.#sentAt, sentAt);',
+    replace: 'this.#sentAt = performance.now();',
+    test: vote('counts from when the first of its majority was asked'),
+  },
+  {
+    name: 'quorum: who has won waits in no queue',
+    file: of('acquire-vote'),
+    find: '(this.nodes[index] as QuorumNode).undo({ name, token, ttl });\n',
+    replace: 'return;\n',
+    test: vote('of one who waits that is won leaves no place in the queues of the others'),
+  },
+  {
+    name: 'quorum: a majority must renew',
+    file: of('quorum-backend'),
+    find: `if (extended >= this.#majority) outcomes`,
+    replace: `if (extended > 0) outcomes`,
+    test: quorum('a quorum of 3 renews by a majority, and by no fewer'),
+  },
+  {
+    name: 'quorum: a release goes on at the nodes that did not answer',
+    file: of('quorum-backend'),
+    find: `if (decision.kind !== 'released' || answer.kind === 'released') return;`,
+    replace: `if (decision !== undefined) return;`,
+    test: quorum('what a majority decided without it is undone there: it comes too late for it'),
+  },
+  {
+    name: 'quorum: a node that is slow takes nothing after its time',
+    file: of('quorum-backend'),
+    find: `      notAfter: Math.min(request.notAfter, now + this.options.nodeTimeout),
+      fenceFloor`,
+    replace: `      fenceFloor`,
+    test: quorum('a command that comes a second time, after its deadline, takes nothing'),
+  },
+  {
+    name: 'quorum: a node that is heard again makes holders look',
+    file: of('quorum-wake-up'),
+    find: '(again && hearing > this.majority)',
+    replace: 'false',
+    test: quorum('that is not renewed is kept where it is still held (messages of all nodes)'),
+  },
+  {
+    name: 'quorum: too few nodes wake nobody at once',
+    file: of('quorum-wake-up'),
+    find: 'if (round.nodes.size === this.majority) {',
+    replace: 'if (round.nodes.size === this.majority + 9) {',
+    test: quorum('who waits is woken by a message, long before it would look for itself'),
+  },
+  {
+    name: 'quorum: a node that is down is waited for once',
+    file: of('quorum-backend'),
+    find: 'commandTimeout: nodeTimeout };',
+    replace: 'commandTimeout: options.commandTimeout };',
+    test: quorum('a frozen node is waited for once, not in each call'),
+  },
+];
