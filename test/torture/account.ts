@@ -20,6 +20,8 @@ export interface Wait {
   /** Where it was never answered: when its process was last heard of. */
   readonly to: number;
   readonly answered: boolean;
+  /** It was told, in the end, that it has the key or that others have it. */
+  readonly isHeard: boolean;
   /** Its process stood still meanwhile. */
   readonly stalled: boolean;
 }
@@ -51,13 +53,14 @@ export function waitsOf(journals: ReadonlyMap<string, readonly Entry[]>): Wait[]
     for (const entry of entries) {
       if (entry.what === 'asked') {
         const { ask, key, at } = entry;
-        const wait = { ask, process, key, from: at, to: last, answered: false, stalled: false };
-        waits.set(ask, wait);
+        const unknown = { answered: false, isHeard: false, stalled: false };
+        waits.set(ask, { ask, process, key, from: at, to: last, ...unknown });
       } else if (entry.what === 'call' && entry.ask !== undefined) {
         const wait = waits.get(entry.ask);
         if (wait === undefined) continue;
-        const { at, took, stalled } = entry;
-        waits.set(entry.ask, { ...wait, to: at + took, answered: true, stalled });
+        const { at, took, stalled, outcome } = entry;
+        const isHeard = outcome === 'granted' || outcome === 'busy';
+        waits.set(entry.ask, { ...wait, to: at + took, answered: true, isHeard, stalled });
       }
     }
   }

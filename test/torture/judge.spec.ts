@@ -133,6 +133,26 @@ describe('the judge finds', () => {
       is: {},
     },
     {
+      what: 'nothing in one who comes later, but has its place from a caller of its process',
+      journals: [
+        [
+          { what: 'asked', ask: 'c?', key: 'k', at: 50 },
+          {
+            what: 'call',
+            call: 'acquire',
+            ask: 'c?',
+            outcome: 'busy',
+            at: 50,
+            took: 500,
+            stalled: false,
+          },
+          ...[...waited('a?', 540, 60), ...hold('a', 600, 610)],
+        ] satisfies Entry[],
+        [...waited('b?', 100, 600), ...hold('b', 700, 710)],
+      ],
+      is: {},
+    },
+    {
       what: 'nothing in one who comes a moment later',
       journals: [
         [...waited('a?', 200, 100), ...hold('a', 300, 310)],

@@ -63,7 +63,7 @@ export interface Verdict {
   readonly violations: Readonly<Record<Invariant, readonly string[]>>;
   /** From its holder's crash, or since when another asked for the key if that's later, until another held it, in ms. */
   readonly afterCrash: readonly number[];
-  /** After the server was back: for how long nobody held a key for which somebody had asked, in ms. */
+  /** After the server was back, and before it failed again: for how long nobody held a key that was asked for, in ms. */
   readonly afterOutage: readonly number[];
   /** How often processes were struck in which step. */
   readonly steps: Readonly<Partial<Record<Step, number>>>;
@@ -246,11 +246,13 @@ function afterOutage(
   return keys.flatMap((key) => {
     const heldOnes = holds.filter((hold) => hold.key === key);
     const askedFor = waits.filter((wait) => wait.key === key);
-    return faults.flatMap(({ back }) => {
+    return faults.flatMap(({ back }, index) => {
       if (back === undefined) return [];
       const begun = wantedFrom(heldOnes, askedFor, back);
       const next = heldOnes.find(({ from }) => from > begun);
-      return next === undefined ? [] : [next.from - begun];
+      // What comes of it from there on is the next fault's.
+      const upTo = faults[index + 1]?.at ?? Number.POSITIVE_INFINITY;
+      return next === undefined || begun >= upTo ? [] : [Math.min(next.from, upTo) - begun];
     });
   });
 }

@@ -12,7 +12,7 @@ import type { Scenario } from './scenario.js';
 import { scenarios } from './scenarios/catalogue.js';
 import { subjects } from './subjects/catalogue.js';
 import type { Subject } from './subjects/subject.js';
-import { runUntilSeen, type Trial } from './trial.js';
+import { runUntilSeen, SHORTEST, type Trial } from './trial.js';
 
 const KEPT = process.env['TORTURE_RESULTS'];
 
@@ -41,7 +41,10 @@ async function main(): Promise<void> {
   }
   for (const [what, reason] of skipped) console.log(`Skipped: ${what}: ${reason}`);
   if (planned.length === 0) throw new UsageError(`Nothing of that can be run.\n${USAGE}`);
-  const seconds = (command.minutes * 60) / planned.length;
+  const seconds = shareOf(
+    command.minutes * 60,
+    planned.map(([{ shortest = SHORTEST }]) => shortest),
+  );
   console.log(
     `${planned.length} trials of ${seconds.toFixed(0)} s each, or what a scenario takes at least; seed ${command.seed}.`,
   );
@@ -83,6 +86,19 @@ async function main(): Promise<void> {
   if (failed.length + undone.size > 0) process.exitCode = 1;
 }
 
+/** How long each may take, so that all together take so long, though some take longer at least. */
+function shareOf(total: number, least: readonly number[]): number {
+  const longest = least.toSorted((a, b) => b - a);
+  let left = total;
+  for (const [index, each] of longest.entries()) {
+    const share = left / (longest.length - index);
+    if (share >= each) return share;
+    left -= each;
+  }
+  // All take what they take at least.
+  return 0;
+}
+
 /** Why a subject can't be run in a scenario, if it can't. */
 function lackOf({ topology, limit, steps }: Scenario, subject: Subject): string | undefined {
   if (steps && subject.protocol === undefined) return 'the proxy does not know its commands';
@@ -90,7 +106,7 @@ function lackOf({ topology, limit, steps }: Scenario, subject: Subject): string 
 }
 
 function writeReport(runs: readonly Run[], file: string | undefined): void {
-  if (file !== undefined) writeFileSync(file, reportMarkdown(runs, scenarios, subjects));
+  if (file !== undefined) writeFileSync(file, reportMarkdown(runs, subjects));
 }
 
 function named<T>(

@@ -2,10 +2,10 @@
  * Judges from journals in which order processes were served (I6): who had surely stood in the queue when another came to
  * it, was still waiting when that one was served.
  *
- * A process stands in the queue for the first of its callers, from when that one asked, or from when the process last gave
- * the key back, if that's later. It reaches the server some time after: who asked within TOLERANCE of each other may come
+ * A process stands in the queue for the first of its callers, who inherits the place of one that gives up: from when that
+ * one asked, or from when the process last gave the key back, if that's later. It reaches the server some time after: who asked within TOLERANCE of each other may come
  * in any order. (What the server sees, event by event and without tolerance, is judged by test/integration/order.spec.ts.)
- * Not counted is whoever stood still meanwhile, since a dead waiter is passed over; whose turn may have come for another
+ * Not counted is whoever stood still meanwhile, since a dead waiter is passed over, or didn't hear of the server; whose turn may have come for another
  * caller of its process, which had just given up; and what a process hands over to its own callers, which it may do some
  * times in a row.
  */
@@ -44,11 +44,11 @@ function jumpedQueue(waits: readonly Wait[], holds: readonly Hold[]): string[] {
     run = last?.process === hold.process ? run + 1 : 1;
     const wait = asked.get(hold.ask);
     if (wait !== undefined && (run === 1 || run > LONGEST_RUN)) {
-      const since = Math.max(wait.from, gaveBackAt.get(hold.process) ?? 0);
+      const since = Math.max(standsSince(wait, waits), gaveBackAt.get(hold.process) ?? 0);
       const passed = waits.find(
         (other) =>
           other.process !== hold.process &&
-          other.answered &&
+          other.isHeard &&
           !other.stalled &&
           other.to > hold.from &&
           Math.max(other.from, gaveBackAt.get(other.process) ?? 0) + TOLERANCE < since &&
@@ -64,4 +64,11 @@ function jumpedQueue(waits: readonly Wait[], holds: readonly Hold[]): string[] {
     last = hold;
   }
   return found;
+}
+
+/** From when the process of a wait has waited without a break; all are sorted by their beginning. */
+function standsSince(wait: Wait, waits: readonly Wait[]): number {
+  return waits
+    .filter(({ process, from }) => process === wait.process && from < wait.from)
+    .reduceRight((since, { from, to }) => (to >= since ? Math.min(since, from) : since), wait.from);
 }

@@ -87,8 +87,15 @@ export class Stage<S extends Site = Site> {
   }
 }
 
-/** All that is judged of a lock for one: I8 is of limits alone. */
+/** What is judged where so many may hold a key at a time: of those who share it, neither order nor losses nor writes. */
+const OF_LIMITS: readonly Invariant[] = ['I2', 'I4', 'I5', 'I7', 'I8', 'I10'];
+/** What is judged of a lock for one. */
 export const EVERYTHING: readonly Invariant[] = INVARIANTS.filter((each) => each !== 'I8');
+
+export function judgedOf(limit: number | undefined): readonly Invariant[] {
+  return limit === undefined ? EVERYTHING : OF_LIMITS;
+}
+
 /**
  * The same where a place in the queue may be lost: with the server's data, on a way that's cut, behind a master that's replaced.
  * Over several nodes each has a queue of its own.

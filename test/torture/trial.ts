@@ -16,7 +16,8 @@ import type { Subject } from './subjects/subject.js';
 
 /** Short, so that much happens in a minute; redlock asks for more than 100 ms beyond half of it. */
 const DEFAULT_TTL = 600;
-const SHORTEST = 5;
+/** How long a trial takes at least, in s, where its scenario doesn't ask for more. */
+export const SHORTEST = 5;
 const COMMAND_TIMEOUT = 250;
 const PROCESSES = 3;
 const CALLERS = 6;

@@ -3,14 +3,13 @@
  * where a key is for one: of those who share it, each writes to a place of its own here.
  */
 import { setTimeout as pause } from 'node:timers/promises';
-import type { Invariant } from '../judge.js';
-import type { Scenario } from '../scenario.js';
+import { judgedOf, type Scenario } from '../scenario.js';
 import { SingleSite } from '../sites/single.js';
 import { killClient, stopClient } from './clients.js';
 import { restart } from './server.js';
 
 const LIMIT = 3;
-const JUDGED: readonly Invariant[] = ['I2', 'I4', 'I5', 'I7', 'I8', 'I10'];
+const JUDGED = judgedOf(LIMIT);
 
 const common = {
   topology: 'single',

@@ -30,7 +30,8 @@ export const serverStopped: Scenario<SingleSite> = {
   name: 'server-stopped',
   topology: 'single',
   about: 'The server is stopped (SIGSTOP) for up to 2 ttl, and goes on.',
-  pauses: [200, 1_000],
+  // So that all have recovered before the next.
+  pauses: [800, 1_600],
   open: (processes) => SingleSite.open(processes),
   async fault(stage) {
     const at = machineNow();
