@@ -205,6 +205,19 @@ describe('the judge finds of a limit', () => {
   });
 });
 
+describe('the judge finds in the fencing tokens of a limit', () => {
+  it.each([
+    { what: 'nothing in one who had asked before', asked: 5, is: {} },
+    { what: 'one that falls', asked: 15, is: { I2: 1 } },
+  ])('$what', ({ asked, is }) => {
+    const journals = new Map([
+      ['p0', hold('a', 10, 50, { fence: 9 })],
+      ['p1', [...waited('b?', asked, 20), ...hold('b', asked + 20, 60, { fence: 8 })]],
+    ]);
+    expect(foundIn({ ...calm, journals, limit: 2 })).toEqual(is);
+  });
+});
+
 describe('the judge finds of a partition', () => {
   const cut = { name: 'cut off', at: 0, until: 1_000, cutOff: 'p0' };
 

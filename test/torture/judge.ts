@@ -102,10 +102,12 @@ export function judge(evidence: Evidence): Verdict {
         ),
         ...grantedByMinority(holds, faults, ttl),
       ],
-      I2: inversions(holds.filter((hold) => hold.fencingToken !== undefined))
-        // Of two at a time it isn't known who was granted the key first.
-        .filter(([one, other]) => other.from > one.to)
-        .map(([one, other]) => `${shown(other)} after ${shown(one)}`),
+      I2: (limit === undefined
+        ? inversions(holds.filter((hold) => hold.fencingToken !== undefined))
+            // Of two at a time it isn't known who was granted the key first.
+            .filter(([one, other]) => other.from > one.to)
+        : fallenAmong(holds, waits)
+      ).map(([one, other]) => `${shown(other)} after ${shown(one)}`),
       I3: Array.from({ length: evidence.writes.stale }, () => 'a stale write was taken'),
       I4: entries
         .filter((entry) => entry.what === 'told')
@@ -146,6 +148,23 @@ export function judge(evidence: Evidence): Verdict {
     },
     outcomes,
   };
+}
+
+/** Where several hold a key, whose grant came later is only known of one who asked when the other had it already. */
+function fallenAmong(holds: readonly Hold[], waits: readonly Wait[]): [Hold, Hold][] {
+  const askedAt = new Map(waits.map(({ ask, from }) => [ask, from]));
+  return holds.flatMap((hold) => {
+    const since = askedAt.get(hold.ask) ?? 0;
+    const larger = holds.find(
+      ({ key, from, fencingToken }) =>
+        key === hold.key &&
+        from < since &&
+        fencingToken !== undefined &&
+        hold.fencingToken !== undefined &&
+        fencingToken >= hold.fencingToken,
+    );
+    return larger === undefined ? [] : [[larger, hold] satisfies [Hold, Hold]];
+  });
 }
 
 /** Holds beside as many others as may be. */
