@@ -905,7 +905,7 @@ export class Locker {
     // Nobody works under it any more, so the next need not wait for the server's expiry.
     if (reason === 'shutdown' || reason === 'max-hold')
       this.#cleanUp.release(() => releaseOf(lease));
-    else if (reason !== 'taken' && reason !== 'forced')
+    else if ((reason !== 'taken' && reason !== 'forced') || this.#backend.losesInPart)
       this.#cleanUp.cancel({ ...releaseOf(lease), lastFence: lease.fencingToken });
     this.#leaseEnded(lease);
     this.#events.emit('lost', () => ({

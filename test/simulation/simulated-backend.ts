@@ -39,6 +39,7 @@ import type { SimulatedWakeUp } from './simulated-wake-up.js';
 
 export class SimulatedBackend implements LockBackend {
   readonly countsHolders = true;
+  readonly losesInPart = false;
   readonly runs = new MemoryRunStore(new Map());
   readonly #serverClock = new ServerClock();
   #observedAt = 0;

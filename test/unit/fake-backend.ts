@@ -62,6 +62,7 @@ export class FakeBackend implements LockBackend {
   }
 
   readonly countsHolders = true;
+  losesInPart = false;
   joinsKeys = true;
 
   tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {

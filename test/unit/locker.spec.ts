@@ -129,6 +129,21 @@ describe('Locker', () => {
       expect(lock.signal.aborted).toBe(false);
     });
 
+    it.each([
+      ['is undone where servers may still have it', true],
+      ['needs nothing more where the server said that it is gone', false],
+    ])('of a lease that was lost %s', async (_what, losesInPart) => {
+      backend.losesInPart = losesInPart;
+      const lock = await take();
+      await clock.advance(TTL / 3);
+      await backend.extends.answer([{ kind: 'taken' }]);
+      expect(lock.state).toBe('lost');
+      const { token } = backend.tryAcquires.made[0] as { token: string };
+      expect(backend.cancels.made.map((undone) => undone.token)).toEqual(
+        losesInPart ? [token] : [],
+      );
+    });
+
     it('leaves no timer but the one of the renewals, which goes by itself', async () => {
       const lock = await take();
       const release = lock.release();

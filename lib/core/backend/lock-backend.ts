@@ -36,6 +36,9 @@ export interface LockBackend {
   /** Whether it can count who is inside, and so keep to a limit. */
   readonly countsHolders: boolean;
 
+  /** Whether a lease that was lost may still stand at some of its servers, and is to be undone there. */
+  readonly losesInPart: boolean;
+
   /** Whether {@link tryAcquireAll} can take any keys at once; else it's given one at a time. */
   readonly joinsKeys: boolean;
 

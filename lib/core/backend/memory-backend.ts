@@ -161,6 +161,7 @@ export class MemoryBackend implements LockBackend {
   }
 
   readonly countsHolders = true;
+  readonly losesInPart = false;
   readonly joinsKeys = true;
 
   async tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {

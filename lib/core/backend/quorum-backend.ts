@@ -64,6 +64,7 @@ export class QuorumBackend implements LockBackend {
   readonly runs: QuorumRunStore;
   readonly joinsKeys = true;
   readonly countsHolders = false;
+  readonly losesInPart = true;
   readonly #nodes: readonly QuorumNode[];
   readonly #majority: number;
   readonly #down = new Set<QuorumNode>();
@@ -271,8 +272,8 @@ export class QuorumBackend implements LockBackend {
       decideRelease(this.#nodes),
       (node, answer, decision) => {
         // Without a majority, who asked tries again.
-        if (decision.kind !== 'released' || answer.kind === 'released') return;
-        if (answer.kind === 'unavailable' && request.keepFor > 0) {
+        if (decision.kind === 'unavailable' || answer.kind === 'released') return;
+        if (decision.kind === 'released' && answer.kind === 'unavailable' && request.keepFor > 0) {
           const left = () => Math.max(0, Math.ceil(keptUntil - this.clock.now()));
           node.release(() => ({ ...request, keepFor: left() }));
         } else {
@@ -353,8 +354,10 @@ export class QuorumBackend implements LockBackend {
         if (missing > 0) return undefined;
         const found = answers.filter((answer) => answer?.kind === 'found');
         if (found.length < this.#majority) return noQuorum(this.#nodes, answers, false);
+        // Those that didn't answer may hold it too, and then it has a majority: a holder that looks isn't to take it for lost.
+        const least = this.#majority - (this.#nodes.length - found.length);
         const states = found.map(({ state }) => state);
-        return { kind: 'found', state: agreedState(name.key, states, this.#majority) };
+        return { kind: 'found', state: agreedState(name.key, states, Math.max(1, least)) };
       },
     );
   }

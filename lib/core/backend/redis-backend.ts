@@ -194,6 +194,7 @@ export class RedisBackend implements LockBackend {
   /** Where it's one of several independent nodes: their runs. */
   readonly acceptor: RedisRunAcceptor;
   readonly countsHolders = true;
+  readonly losesInPart = false;
   readonly #source: ConnectionSource;
   readonly #clock: Clock;
   readonly #connection: Connection;

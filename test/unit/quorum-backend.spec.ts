@@ -1,0 +1,71 @@
+/** A quorum over nodes that a test answers for: what it makes of too few answers, and of some that differ. */
+import { describe, expect, it } from '@jest/globals';
+
+import type { HolderState, LockState } from '../../lib/core/backend/lock-backend.js';
+import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
+import type { NodeBackend } from '../../lib/core/backend/quorum-node.js';
+import { LockEmitter } from '../../lib/core/events.js';
+import { LockName } from '../../lib/core/lock-name.js';
+import { FakeClock, settled } from '../support/fake-clock.js';
+import { FakeBackend, noAnswer } from './fake-backend.js';
+
+const NAME = LockName.of('lock', 'k');
+const LEASE = { name: NAME, token: 't', ttl: 5_000 };
+
+function open(count: number): { quorum: QuorumBackend; nodes: readonly FakeBackend[] } {
+  const nodes: FakeBackend[] = [];
+  const quorum = new QuorumBackend(
+    {
+      connection: Array.from({ length: count }, (_, index) => `redis://node-${index}`),
+      ...{ commandTimeout: 1_000, nodeTimeout: 200, prefix: 'lock', application: undefined },
+      wakeUp: 'publish',
+    },
+    new FakeClock(),
+    () => 0.5,
+    new LockEmitter(),
+    () => {
+      const node = new FakeBackend();
+      nodes.push(node);
+      return node as unknown as NodeBackend;
+    },
+  );
+  return { quorum, nodes };
+}
+
+function state(...fences: number[]): { readonly kind: 'found'; readonly state: LockState } {
+  const held = fences.map((fencingToken): HolderState => ({
+    ...{ fencingToken, since: new Date(0), remaining: 900, host: 'h', pid: 1 },
+    ...{ application: undefined, label: undefined, kept: false, access: 'exclusive' },
+  }));
+  return { kind: 'found', state: { key: 'k', held, pending: [] } };
+}
+
+describe('A quorum', () => {
+  it.each([
+    ['all nodes answer, shows whom a majority shows', [state(7), state(7), state()], [7]],
+    ['all nodes answer, leaves out whom too few show', [state(7), state(), state()], []],
+    [
+      'a node is silent that would make a majority, shows its holder',
+      [state(7), state(), noAnswer],
+      [7],
+    ],
+  ])('that is queried and %s', async (_what, answers, fences) => {
+    const { quorum, nodes } = open(3);
+    const querying = quorum.query(NAME);
+    for (const [index, answer] of answers.entries()) await nodes[index]?.queries.answer(answer);
+    const outcome = await querying;
+    const held = outcome.kind === 'found' ? outcome.state.held : undefined;
+    expect(held?.map(({ fencingToken }) => fencingToken)).toEqual(fences);
+  });
+
+  it('undoes what a silent node may still hold of a lease that was found lost by its release', async () => {
+    const { quorum, nodes } = open(3);
+    const releasing = quorum.release({ ...LEASE, lastFence: 7, keepFor: 0 });
+    await nodes[0]?.releases.answer({ kind: 'taken' });
+    await nodes[1]?.releases.answer({ kind: 'taken' });
+    expect(await releasing).toEqual({ kind: 'taken' });
+    await nodes[2]?.releases.answer(noAnswer);
+    await settled();
+    expect(nodes[2]?.cancels.made).toMatchObject([{ name: NAME, token: 't' }]);
+  });
+});
