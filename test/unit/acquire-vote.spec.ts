@@ -14,6 +14,7 @@ import { Calls, FakeBackend, noAnswer, unreachable } from './fake-backend.js';
 
 const NAME = LockName.of('lock', 'k');
 const NOT_AFTER = 1_000;
+const ENDS_AT = 1_500;
 const PLACE: NodePlace = { aliveFor: 5_000, sequence: 77 };
 const BUSY = { kind: 'busy', remaining: 900, sequence: 77 } as const;
 
@@ -65,7 +66,14 @@ describe('A vote', () => {
 
   function ask(count: number, place?: NodePlace): void {
     nodes = Array.from({ length: count }, (_, index) => new FakeNode(`n${index}`));
-    const request = { name: NAME, token: 't', ttl: 5_000, notAfter: NOT_AFTER, place };
+    const request = {
+      name: NAME,
+      token: 't',
+      ttl: 5_000,
+      notAfter: NOT_AFTER,
+      endsAt: ENDS_AT,
+      place,
+    };
     void new AcquireVote(nodes as unknown as QuorumNode[], request, () => 0.5)
       .run()
       .then((its) => (outcome = its));
@@ -195,7 +203,9 @@ describe('A vote', () => {
       await answer(1, BUSY);
       await answer(2, BUSY);
       expect(outcome).toBeUndefined();
-      await node(0).standBacks.answer({ kind: 'cancelled' });
+      const asked = await node(0).standBacks.answer({ kind: 'cancelled' });
+      // The caller is answered in time, whatever is undone.
+      expect(asked).toMatchObject({ token: 't', place: PLACE, notAfter: ENDS_AT });
       expect(outcome).toEqual({ kind: 'busy', remaining: 900, sequence: 77 });
       expect(undone()).toStrictEqual([[], [], []]);
     });

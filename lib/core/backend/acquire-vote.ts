@@ -239,14 +239,21 @@ export class AcquireVote {
       });
       return done;
     }
-    const { name, token, access = 'exclusive', ttl } = this.request;
+    const { name, token, access = 'exclusive', ttl, endsAt } = this.request;
     const undone = await Promise.all(
       this.#answers.map(async (answer, index) => {
         if (answer?.kind === 'unavailable') return !answer.mayHaveRun;
         if (answer?.kind !== 'granted') return true;
         // It stands in the queue again before it's handed on: who comes first by its place gets it at all nodes.
         const node = this.nodes[index] as QuorumNode;
-        return (await node.backend.standBack({ name, token, access, place })).kind === 'cancelled';
+        const stood = await node.backend.standBack({
+          name,
+          token,
+          access,
+          place,
+          notAfter: endsAt,
+        });
+        return stood.kind === 'cancelled';
       }),
     );
     if (undone.every(Boolean)) return true;
@@ -278,4 +285,8 @@ export interface NodePlace extends Place {
 }
 
 export type NodeRequest = Omit<AcquireRequest, 'place'> &
-  FencedRequest & { readonly place: NodePlace | undefined };
+  FencedRequest & {
+    readonly place: NodePlace | undefined;
+    /** Monotonic time by which the caller is answered, also where something has to be undone first. */
+    readonly endsAt: number;
+  };

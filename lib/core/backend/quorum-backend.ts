@@ -126,6 +126,7 @@ export class QuorumBackend implements LockBackend {
     const ofNode = {
       ...request,
       notAfter: Math.min(request.notAfter, now + this.options.nodeTimeout),
+      endsAt: request.notAfter,
       fenceFloor: fenceFloorOf(clocks),
       place: this.#placeOf(request, now, clocks),
     };

@@ -557,15 +557,15 @@ export class RedisBackend implements LockBackend {
    * key is handed on, perhaps to this very token.
    */
   async standBack(request: StandBackRequest): Promise<CancelOutcome> {
-    const { name, token, access, place } = request;
-    const outcome = await this.#connection.run(STAND_BACK, this.#waitKeysOf(name), [
-      token,
-      access,
-      this.#countReceivers,
-      place.aliveFor,
-      this.wakeUp.channelFor(name),
-      place.sequence,
-    ]);
+    const { name, token, access, place, notAfter } = request;
+    const { aliveFor, sequence } = place;
+    const channel = this.wakeUp.channelFor(name);
+    const outcome = await this.#connection.run(
+      STAND_BACK,
+      this.#waitKeysOf(name),
+      [token, access, this.#countReceivers, aliveFor, channel, sequence],
+      notAfter,
+    );
     return outcome.kind === 'unavailable' ? outcome : { kind: 'cancelled' };
   }
 
@@ -733,6 +733,8 @@ function ifConfirmed<T extends { readonly kind: string }>(
 export interface StandBackRequest extends Pick<HeldToken, 'name' | 'token'> {
   readonly access: Access;
   readonly place: { readonly aliveFor: number; readonly sequence: number };
+  /** Monotonic local time up to which the answer is waited for. */
+  readonly notAfter: number;
 }
 
 const TAKEN = { kind: 'taken' } as const;
