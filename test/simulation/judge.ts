@@ -8,11 +8,13 @@
  *
  * Two things excuse: `forceRelease`, whose holder learns it late, at its next renewal or deadline at the latest; and a server
  * that lost its data, which can give away what is still held. Fencing tokens rise even then.
+ *
+ * Of several independent servers, what a majority of them holds is granted, and nothing excuses that some of them are away,
+ * or come back without data when every lease that they knew has ended. Of two who share a key and come in the same
+ * moment, neither is the first, and their fencing tokens may be in any order.
  */
-import type { Belief, Call, History, ServerEvent } from './history.js';
+import type { Belief, Call, Grant, History, ServerEvent } from './history.js';
 import { TIMER_LATE } from './process-loop.js';
-
-type Grant = Extract<ServerEvent, { kind: 'granted' | 'raised' }>;
 
 /** How late a call may end, in ms: some timers that are late by one or two. */
 const CALL_LATE = 10;
@@ -47,6 +49,8 @@ class Held {
   /** The last command that gave it its fencing token. */
   readonly #fenced: Grant | undefined;
   readonly #forcedAt: number | undefined;
+  /** No server, or no majority, held it any more. */
+  readonly #goneAt: number | undefined;
 
   constructor(
     readonly belief: Belief,
@@ -57,6 +61,7 @@ class Held {
       if (event.kind === 'data lost' || event.key !== key || event.token !== token) continue;
       if (event.kind === 'forced') {
         this.#forcedAt ??= event.at;
+        if (event.ends) this.#goneAt ??= event.at;
       } else if (event.at <= from) {
         if (event.kind === 'granted') this.#granted = event;
         if (event.fence <= fence) this.#fenced = event;
@@ -74,7 +79,7 @@ class Held {
   }
 
   withoutGrant(): string[] {
-    if (this.#granted !== undefined) return [];
+    if (this.#granted !== undefined || this.to <= this.belief.from) return [];
     return [`P8: ${described(this.belief)} was never granted`];
   }
 
@@ -93,7 +98,7 @@ class Held {
       }
     }
     // Nobody was told, and then no renewal may succeed.
-    const gone = [...lost, ...(this.#forcedAt === undefined ? [] : [this.#forcedAt])];
+    const gone = [...lost, ...(this.#goneAt === undefined ? [] : [this.#goneAt])];
     for (const at of gone) {
       if (at >= grantedAt && belief.to > at + belief.ttl * 1.02) {
         found.push(`I9: ${described(belief)} goes on, and was gone from the server at ${at}`);
@@ -105,11 +110,15 @@ class Held {
   /** I2: whoever is granted the key afterwards, gets a larger token than this holder had. */
   fallsBack(grants: readonly Grant[]): string[] {
     const fenced = this.#fenced;
+    if (fenced === undefined && this.to <= this.belief.from) return [];
     if (fenced === undefined) return [`I2: ${described(this.belief)} has a token from nowhere`];
     const { fence, token } = this.belief;
     const later = grants.slice(grants.indexOf(fenced) + 1);
     return later.flatMap((grant) =>
-      grant.kind === 'granted' && grant.token !== token && grant.fence <= fence
+      grant.kind === 'granted' &&
+      grant.token !== token &&
+      grant.fence <= fence &&
+      !cameTogether(fenced, grant)
         ? [`I2: ${described(this.belief)} comes before a grant of ${grant.fence} at ${grant.at}`]
         : [],
     );
@@ -160,17 +169,26 @@ function overlaps(held: readonly Held[], lost: readonly number[]): string[] {
 /** I2 at the server. */
 function fallingGrants(grants: readonly Grant[]): string[] {
   const found: string[] = [];
-  let last: Grant | undefined;
+  const earlier: Grant[] = [];
   for (const grant of grants) {
-    if (grant.kind === 'raised') continue;
-    if (last !== undefined && grant.fence <= last.fence) {
+    // One that its holder was never told of has no token.
+    if (grant.kind === 'raised' || Number.isNaN(grant.fence)) continue;
+    const higher = earlier.find((one) => one.fence >= grant.fence && !cameTogether(one, grant));
+    if (higher !== undefined) {
       found.push(
-        `I2: ${grant.key} was granted with ${grant.fence} at ${grant.at}, after ${last.fence}`,
+        `I2: ${grant.key} was granted with ${grant.fence} at ${grant.at}, after ${higher.fence}`,
       );
     }
-    last = grant;
+    earlier.push(grant);
   }
   return found;
+}
+
+/** Whether two share a key, and one of several servers let the second in before the first knew that enough of them had. */
+function cameTogether(first: Grant, second: Grant): boolean {
+  return (
+    first.access !== 'exclusive' && first.access === second.access && second.begunAt < first.knownAt
+  );
 }
 
 /** I7: within its bound by the process's own clock, but for the time in which the process stood still. */

@@ -1,6 +1,6 @@
 /** What a process sends to the server, and what the server then has of a key: as it's run, and as it's written down. */
-import type { LockBackend } from '../../lib/core/backend/lock-backend.js';
 import type { LockName } from '../../lib/core/lock-name.js';
+import type { ServedBackend } from './served-backend.js';
 
 export interface ServerCommand<R> {
   readonly what: string;
@@ -9,7 +9,7 @@ export interface ServerCommand<R> {
   readonly tokens: readonly string[];
   /** Of a command that takes: true time after which its caller has given up. */
   readonly givenUpAt?: number;
-  run(backend: LockBackend): Promise<R>;
+  run(backend: ServedBackend): Promise<R>;
 }
 
 /** Who holds a key, or keeps it for nobody. */

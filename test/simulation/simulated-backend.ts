@@ -1,6 +1,7 @@
 /**
- * What stands in a simulated process where `RedisBackend` would: one command for each call over a simulated connection, with
- * the same idea of the server's clock, the same bounds, and the same account of what may have run.
+ * What stands in a simulated process where `RedisBackend` would, alone or as one node of a quorum: one command for each call
+ * over a simulated connection, with the same idea of the server's clock, the same bounds, and the same account of what may
+ * have run.
  */
 import type {
   AcquireAllOutcome,
@@ -12,11 +13,11 @@ import type {
   DowngradeOutcome,
   DowngradeRequest,
   ExtendOutcome,
+  FencedRequest,
   ForceOutcome,
   ForceRequest,
   HeldToken,
   HolderOutcome,
-  LockBackend,
   MarkBlockedOutcome,
   MarkBlockedRequest,
   NamesOutcome,
@@ -28,16 +29,19 @@ import type {
   UnmarkBlockedRequest,
 } from '../../lib/core/backend/lock-backend.js';
 import { MemoryRunStore } from '../../lib/core/backend/memory-run-store.js';
+import type { NodeBackend } from '../../lib/core/backend/quorum-node.js';
+import type { StandBackRequest } from '../../lib/core/backend/redis-backend.js';
 import type { KeyPattern } from '../../lib/core/key-pattern.js';
 import type { LockName } from '../../lib/core/lock-name.js';
 import { ServerClock } from '../../lib/core/redis/server-clock.js';
 import type { Survey } from '../../lib/core/survey.js';
 import type { ProcessLoop } from './process-loop.js';
 import type { Replied, SimulatedConnection } from './simulated-connection.js';
+import type { ServedBackend } from './served-backend.js';
 import type { ServerCommand } from './server-command.js';
 import type { SimulatedWakeUp } from './simulated-wake-up.js';
 
-export class SimulatedBackend implements LockBackend {
+export class SimulatedBackend implements NodeBackend {
   readonly countsHolders = true;
   readonly losesInPart = false;
   readonly runs = new MemoryRunStore(new Map());
@@ -52,27 +56,36 @@ export class SimulatedBackend implements LockBackend {
     readonly joinsKeys: boolean,
   ) {}
 
+  /** Runs of jobs aren't simulated. */
+  get acceptor(): never {
+    throw new Error('A run of a job, which is not simulated.');
+  }
+
   /** Another server may answer next. */
   forgetClock(): void {
     this.#serverClock.forget();
+  }
+
+  serverTimeAt(localTime: number): number | undefined {
+    return this.#serverClock.known ? this.#serverClock.estimate(localTime) : undefined;
   }
 
   connect(): Promise<{ kind: 'connected' } | Unavailable> {
     return this.connection.connect();
   }
 
-  tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
+  tryAcquire(request: AcquireRequest & FencedRequest): Promise<AcquireOutcome> {
     if (request.notAfter <= this.loop.now()) return Promise.resolve({ kind: 'late' });
     return this.#serverClock.known ? this.#tryAcquire(request) : this.#tryWhenClockIsKnown(request);
   }
 
-  async #tryWhenClockIsKnown(request: AcquireRequest): Promise<AcquireOutcome> {
-    return (await this.#synchronized()) ?? this.#tryAcquire(request);
+  async #tryWhenClockIsKnown(request: AcquireRequest & FencedRequest): Promise<AcquireOutcome> {
+    return (await this.synchronized()) ?? this.#tryAcquire(request);
   }
 
-  async #tryAcquire(request: AcquireRequest): Promise<AcquireOutcome> {
+  async #tryAcquire(request: AcquireRequest & FencedRequest): Promise<AcquireOutcome> {
     const { name, token, notAfter, waitsSince } = request;
-    const sent: AcquireRequest = {
+    const sent: AcquireRequest & FencedRequest = {
       ...request,
       notAfter: this.#serverNotAfter(notAfter),
       ...(waitsSince !== undefined && {
@@ -92,14 +105,14 @@ export class SimulatedBackend implements LockBackend {
     return reply.kind === 'granted' ? { ...reply, sentAt } : reply;
   }
 
-  async tryAcquireAll(request: AcquireAllRequest): Promise<AcquireAllOutcome> {
+  async tryAcquireAll(request: AcquireAllRequest & FencedRequest): Promise<AcquireAllOutcome> {
     const { wanted, notAfter } = request;
     if (notAfter <= this.loop.now()) return { kind: 'late' };
     if (!this.#serverClock.known) {
-      const unavailable = await this.#synchronized();
+      const unavailable = await this.synchronized();
       if (unavailable !== undefined) return unavailable;
     }
-    const sent: AcquireAllRequest = {
+    const sent: AcquireAllRequest & FencedRequest = {
       ...request,
       wanted: wanted.map(({ name, token }) => ({ name, token })),
       notAfter: this.#serverNotAfter(notAfter),
@@ -162,11 +175,23 @@ export class SimulatedBackend implements LockBackend {
     return this.#ask('cancel', sent, (backend) => backend.cancel(sent));
   }
 
+  async standBack(request: StandBackRequest): Promise<CancelOutcome> {
+    const { name, token, notAfter } = request;
+    const outcome = await this.#run(
+      {
+        ...{ what: 'standBack', names: [name], tokens: [token] },
+        run: (backend) => backend.standBack(request),
+      },
+      notAfter,
+    );
+    return outcome.kind === 'unavailable' ? outcome : outcome.reply;
+  }
+
   async forceRelease(request: ForceRequest): Promise<ForceOutcome> {
     const { name, notAfter } = request;
     if (notAfter <= this.loop.now()) return { kind: 'late' };
     if (!this.#serverClock.known) {
-      const unavailable = await this.#synchronized();
+      const unavailable = await this.synchronized();
       if (unavailable !== undefined) return unavailable;
     }
     const sent = { ...request, notAfter: this.#serverNotAfter(notAfter) };
@@ -209,7 +234,7 @@ export class SimulatedBackend implements LockBackend {
   async #ask<R>(
     what: string,
     { name, token }: { readonly name: LockName; readonly token?: string },
-    run: (backend: LockBackend) => Promise<R>,
+    run: (backend: ServedBackend) => Promise<R>,
   ): Promise<R | Unavailable> {
     const tokens = token === undefined ? [] : [token];
     const outcome = await this.#run({ what, names: [name], tokens, run });
@@ -228,7 +253,7 @@ export class SimulatedBackend implements LockBackend {
   }
 
   /** Makes sure that the server's clock is known. */
-  #synchronized(): Promise<Unavailable | undefined> {
+  synchronized(): Promise<Unavailable | undefined> {
     this.#synchronizing ??= this.#synchronize().finally(() => (this.#synchronizing = undefined));
     return this.#synchronizing;
   }

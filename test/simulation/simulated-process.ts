@@ -1,17 +1,20 @@
 /**
- * One replica of an application: a real `Locker` in a process whose time, connections and luck are simulated.
+ * One replica of an application: a real `Locker` in a process whose time, connections and luck are simulated; and, where
+ * there are several servers, a real `QuorumBackend` over them.
  */
 import type { LockBackend } from '../../lib/core/backend/lock-backend.js';
+import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
 import { LockError } from '../../lib/core/errors.js';
-import { LOCK_EVENT_NAMES } from '../../lib/core/events.js';
+import { LOCK_EVENT_NAMES, LockEmitter } from '../../lib/core/events.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { Call, History } from './history.js';
 import { ProcessLoop } from './process-loop.js';
 import type { Random } from './random.js';
-import { SimulatedBackend } from './simulated-backend.js';
-import { SimulatedConnection } from './simulated-connection.js';
-import type { Session, SimulatedServer } from './simulated-server.js';
-import { SimulatedWakeUp } from './simulated-wake-up.js';
+import { altered, type Sabotage } from './sabotage.js';
+import type { ServerGroup } from './server-group.js';
+import { SimulatedLink } from './simulated-link.js';
+import type { SimulatedServer } from './simulated-server.js';
+import type { VirtualTime } from './virtual-time.js';
 import type { Route } from './weather.js';
 import { Witness } from './witness.js';
 
@@ -19,6 +22,7 @@ export interface ProcessOptions {
   readonly name: string;
   readonly rate: number;
   readonly commandTimeout: number;
+  readonly nodeTimeout: number;
   readonly drainTimeout: number;
   readonly ttl: number;
   readonly localHandover: boolean;
@@ -39,33 +43,30 @@ export class SimulatedProcess {
   readonly witness: Witness;
   readonly commandTimeout: number;
   state: 'running' | 'closing' | 'closed' | 'killed' = 'running';
-  readonly #connection: SimulatedConnection;
-  readonly #wakeUp: SimulatedWakeUp;
-  readonly #session: Session;
+  /** One to each server. */
+  readonly links: readonly SimulatedLink[];
 
   constructor(
     readonly options: ProcessOptions,
-    readonly server: SimulatedServer,
-    readonly route: Route,
+    time: VirtualTime,
+    servers: ServerGroup,
+    routeTo: (server: SimulatedServer) => Route,
     readonly history: History,
-    random: Random,
+    private readonly random: Random,
+    sabotage: Sabotage | undefined,
     onRun: (process: SimulatedProcess) => void,
   ) {
-    const { name, rate, commandTimeout, polls, joinsKeys } = options;
+    const { name, rate, commandTimeout, nodeTimeout, polls } = options;
     this.name = name;
     this.commandTimeout = commandTimeout;
-    const { time, sabotage } = server;
     this.loop = new ProcessLoop(time, random, rate, random.between(0, 1e6), () => onRun(this));
     const { loop } = this;
-    this.#session = server.open(name);
-    this.#connection = new SimulatedConnection(
-      ...([loop, route, server, this.#session, commandTimeout] as const),
-      () => simulated.forgetClock(),
+    const timeout = servers.isQuorum ? nodeTimeout : commandTimeout;
+    this.links = servers.servers.map(
+      (server) => new SimulatedLink({ ...options, timeout }, loop, server, routeTo(server)),
     );
-    this.#wakeUp = new SimulatedWakeUp(
-      ...([loop, route, server, this.#session, commandTimeout, polls] as const),
-    );
-    const simulated = new SimulatedBackend(loop, this.#connection, this.#wakeUp, joinsKeys);
+    const [first] = this.links as readonly [SimulatedLink, ...SimulatedLink[]];
+    const simulated = servers.isQuorum ? this.#overAll(sabotage) : first.backend;
     const backend: LockBackend = sabotage?.client?.(simulated, () => loop.now()) ?? simulated;
     this.locker = new Locker(
       {
@@ -78,15 +79,52 @@ export class SimulatedProcess {
         wakeUp: polls ? 'poll' : 'publish',
         application: name,
       },
-      { backend, clock: loop, random: random.next, wallClock: () => server.clock.now() },
+      { backend, clock: loop, random: random.next, wallClock: () => first.server.clock.now() },
     );
-    this.witness = new Witness(name, loop, history, (key, token) => server.endOf(key, token));
+    this.witness = new Witness(name, loop, history, (key, token) => servers.endOf(key, token));
     for (const event of LOCK_EVENT_NAMES) {
       this.locker.on(event, (facts) => {
         history.count(`event ${event}`);
         history.trace(() => `${name} ${event} ${'key' in facts ? facts.key : ''}`);
       });
     }
+  }
+
+  #overAll(sabotage: Sabotage | undefined): LockBackend {
+    const { loop, links, history, options } = this;
+    const { name: application, commandTimeout, nodeTimeout, polls } = options;
+    const addresses = links.map(({ server }) => `redis://server-${server.index}:6379`);
+    const quorum = new QuorumBackend(
+      {
+        ...{ connection: addresses, commandTimeout, nodeTimeout, application, prefix: 'lock' },
+        wakeUp: polls ? 'poll' : 'publish',
+      },
+      loop,
+      this.random.next,
+      new LockEmitter(),
+      ({ connection }) => {
+        const { backend } = links[addresses.indexOf(connection as string)] as SimulatedLink;
+        return sabotage?.node?.(backend, () => loop.now()) ?? backend;
+      },
+    );
+    return altered(quorum, {
+      tryAcquire: async (request) => {
+        const outcome = await quorum.tryAcquire(request);
+        if (outcome.kind === 'granted') {
+          history.told(request.name.key, request.token, outcome.fencingToken);
+        }
+        return outcome;
+      },
+      tryAcquireAll: async (request) => {
+        const outcome = await quorum.tryAcquireAll(request);
+        if (outcome.kind === 'granted') {
+          for (const { name, token } of request.wanted) {
+            history.told(name.key, token, outcome.fencingToken);
+          }
+        }
+        return outcome;
+      },
+    });
   }
 
   get isAlive(): boolean {
@@ -138,22 +176,16 @@ export class SimulatedProcess {
     this.loop.freeze(duration);
   }
 
-  cutCommands(): void {
-    this.#connection.cut();
-  }
-
-  cutSubscription(): void {
-    this.#wakeUp.cut();
-  }
-
   /** As a crash ends it. */
   kill(noticedAfter: number): void {
     this.witness.kill();
     this.loop.kill();
     this.state = 'killed';
-    this.#connection.abandon();
     const { time } = this.loop;
-    time.at(time.now + noticedAfter, () => this.#session.end());
+    for (const link of this.links) {
+      link.abandon();
+      time.at(time.now + noticedAfter, () => link.end());
+    }
   }
 
   async close(): Promise<void> {
@@ -162,6 +194,6 @@ export class SimulatedProcess {
     const { drainTimeout, commandTimeout } = this.options;
     await this.call('close', drainTimeout + 4 * commandTimeout, () => this.locker.close());
     this.state = 'closed';
-    this.#session.end();
+    for (const link of this.links) link.end();
   }
 }

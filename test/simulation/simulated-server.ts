@@ -1,5 +1,5 @@
 /**
- * The one server of a simulation: the rules of `MemoryStore`, which `test/conformance/backends-agree.spec.ts` shows to be
+ * One server of a simulation: the rules of `MemoryStore`, which `test/conformance/backends-agree.spec.ts` shows to be
  * those of the scripts, by a clock of its own, run one command at a time.
  *
  *     up ──freeze──▶ frozen: what arrives waits, and is run in order afterwards
@@ -7,34 +7,37 @@
  *
  * What it does is written into the history.
  */
-import type { LockBackend } from '../../lib/core/backend/lock-backend.js';
-import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
 import type { Clock } from '../../lib/core/clock.js';
 import type { LockName } from '../../lib/core/lock-name.js';
 import type { WakeMessage } from '../../lib/core/wake-up.js';
 import type { History } from './history.js';
 import type { Sabotage } from './sabotage.js';
+import { ServedBackend, ServedStore } from './served-backend.js';
 import type { ServerCommand, ServerHolder } from './server-command.js';
 import type { VirtualTime } from './virtual-time.js';
 import type { Wire } from './weather.js';
 
 /** What a server needs for one command, in true ms: two are never run at the same moment. */
 const COMMAND_TIME = 0.01;
-/** When its clock says that it is, at the beginning: fencing tokens are of the size that they have in life. */
+/** When a right clock says that it is, at the beginning: fencing tokens are of the size that they have in life. */
 const EPOCH = 1_790_000_000_000;
 
 export class SimulatedServer {
   readonly clock: Clock;
-  readonly #store: MemoryStore;
+  readonly #store: ServedStore;
   readonly #sessions = new Set<Session>();
   #downUntil = 0;
+  #isEmptied = false;
   #frozenUntil = 0;
   #busyUntil = 0;
 
   constructor(
+    readonly index: number,
     readonly time: VirtualTime,
     /** Its ms that pass in a true one. */
     readonly rate: number,
+    /** How far its clock is ahead of a right one at the beginning, in whole ms. */
+    private readonly ahead: number,
     readonly history: History,
     readonly sabotage: Sabotage | undefined,
   ) {
@@ -49,15 +52,25 @@ export class SimulatedServer {
         return { cancel: () => (cancelled = true), keepAlive: () => {} };
       },
     };
-    this.#store = new MemoryStore(this.clock, sabotage?.wallClock ?? (() => this.clock.now()));
+    this.#store = new ServedStore(this.clock, sabotage?.wallClock ?? (() => this.clock.now()));
   }
 
   get preciseNow(): number {
-    return EPOCH + this.time.now * this.rate;
+    return EPOCH + this.ahead + this.time.now * this.rate;
   }
 
   get isUp(): boolean {
     return this.time.now >= this.#downUntil;
+  }
+
+  /** True time from which on it's up, as far as is known. */
+  get upAt(): number {
+    return this.#downUntil;
+  }
+
+  /** It's down, and will come back without its data. */
+  get isEmptied(): boolean {
+    return this.#isEmptied && !this.isUp;
   }
 
   get isFrozen(): boolean {
@@ -69,13 +82,14 @@ export class SimulatedServer {
   }
 
   restart(duration: number, keepsData: boolean): void {
-    this.#downUntil = this.time.now + duration;
+    this.#isEmptied = !keepsData || this.isEmptied;
+    this.#downUntil = Math.max(this.#downUntil, this.time.now + duration);
     this.#frozenUntil = 0;
     this.#busyUntil = this.#downUntil;
     for (const session of this.#sessions) session.cut();
     if (keepsData) return;
     this.#store.entries.clear();
-    this.history.add({ kind: 'data lost', at: this.time.now });
+    this.history.dataLost(this.time.now);
   }
 
   open(process: string): Session {
@@ -120,6 +134,7 @@ export class SimulatedServer {
     command.names.forEach((name, index) =>
       this.history.tellChange(
         this.time.now,
+        this.index,
         session.process,
         command,
         name,
@@ -146,10 +161,14 @@ export class SimulatedServer {
     return holders;
   }
 
+  holds(name: LockName, token: string): boolean {
+    return this.holdersOf(name).some((one) => one.kind === 'held' && one.token === token);
+  }
+
   /** True time at which it may give a key to another, where the token holds it. */
   endOf(name: LockName, token: string): number | undefined {
     const holder = this.holdersOf(name).find((one) => one.token === token);
-    return holder?.kind === 'held' ? (holder.until - EPOCH) / this.rate : undefined;
+    return holder?.kind === 'held' ? (holder.until - EPOCH - this.ahead) / this.rate : undefined;
   }
 
   /** What is left of anybody: held, kept or reserved keys and waiters that count as alive. */
@@ -177,24 +196,24 @@ export interface Remains {
 
 /** What the server knows of one process: its subscription, and two ways in, for one who listens and one who doesn't. */
 export class Session {
-  readonly listening: LockBackend;
-  readonly polling: LockBackend;
-  readonly #subscription: MemoryBackend['wakeUp'];
+  readonly listening: ServedBackend;
+  readonly polling: ServedBackend;
+  readonly #subscription: ServedBackend['wakeUp'];
   readonly #wires = new Set<ServedWire>();
   #subscriber: { readonly wire: Wire; readonly tell: (message: WakeMessage) => void } | undefined;
 
   constructor(
     private readonly server: SimulatedServer,
-    store: MemoryStore,
+    store: ServedStore,
     readonly process: string,
   ) {
     const [listening, polling] = [true, false].map(() => {
-      const backend = new MemoryBackend({ application: process }, store);
+      const backend = new ServedBackend(process, store);
       backend.wakeUp.onWake((message) => this.#tell(message));
       return backend;
-    }) as [MemoryBackend, MemoryBackend];
+    }) as [ServedBackend, ServedBackend];
     this.#subscription = listening.wakeUp;
-    const served = (backend: MemoryBackend): LockBackend =>
+    const served = (backend: ServedBackend): ServedBackend =>
       server.sabotage?.server?.(backend, (name) => server.holdersOf(name)) ?? backend;
     this.listening = served(listening);
     this.polling = served(polling);

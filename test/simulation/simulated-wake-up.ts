@@ -35,6 +35,10 @@ export class SimulatedWakeUp implements WakeUp, ServedWire {
     return this.#hears && this.#wanted;
   }
 
+  get hears(): boolean {
+    return this.#hears;
+  }
+
   listensTo(): boolean {
     return this.listening;
   }

@@ -11,6 +11,8 @@ import { judge } from './judge.js';
 import { Random } from './random.js';
 import type { Sabotage } from './sabotage.js';
 import { type Fault, type Scenario, scenarioOf } from './scenario.js';
+import { ServerGroup } from './server-group.js';
+import type { SimulatedLink } from './simulated-link.js';
 import { SimulatedProcess } from './simulated-process.js';
 import { type Remains, SimulatedServer } from './simulated-server.js';
 import { VirtualTime } from './virtual-time.js';
@@ -48,7 +50,8 @@ export async function simulate(
 class Simulation {
   readonly #time: VirtualTime;
   readonly #history: History;
-  readonly #server: SimulatedServer;
+  readonly #servers: readonly SimulatedServer[];
+  readonly #group: ServerGroup;
   readonly #random: Random;
   readonly #faults = new FaultCount();
   readonly #processes: SimulatedProcess[] = [];
@@ -70,8 +73,13 @@ class Simulation {
       this.#changed.clear();
     });
     this.#history = new History(() => this.#time.now, options.write);
-    const rate = 1 + this.#random.between(-drift, drift);
-    this.#server = new SimulatedServer(this.#time, rate, this.#history, options.sabotage);
+    this.#servers = scenario.servers.map((ahead, index) => {
+      const rate = 1 + this.#random.between(-drift, drift);
+      const { sabotage } = options;
+      return new SimulatedServer(index, this.#time, rate, ahead, this.#history, sabotage);
+    });
+    this.#group = new ServerGroup(this.#servers);
+    this.#history.servers = this.#group;
   }
 
   async run(): Promise<SimulationReport> {
@@ -105,13 +113,18 @@ class Simulation {
     const index = this.#processes.length;
     const { drift, seed } = scenario;
     const luck = Random.of(seed, 'process', index);
-    const route = new Route(this.#time, Random.of(seed, 'network', index), this.#faults);
-    route.weather = this.#clears ? CLEAR : scenario.weather;
+    const routeTo = (server: SimulatedServer): Route => {
+      const random = Random.of(seed, 'network', index, server.index);
+      const route = new Route(this.#time, random, this.#faults);
+      route.weather = this.#clears ? CLEAR : scenario.weather;
+      return route;
+    };
     const process = new SimulatedProcess(
       {
         name: `p${index + 1}`,
         rate: this.options.sabotage?.rate ?? 1 + luck.between(-drift, drift),
         commandTimeout: scenario.commandTimeout,
+        nodeTimeout: scenario.nodeTimeout,
         drainTimeout: scenario.drainTimeout,
         ttl: scenario.ttl,
         localHandover: scenario.localHandover,
@@ -119,10 +132,12 @@ class Simulation {
         polls: scenario.polls,
         joinsKeys: !scenario.apart,
       },
-      this.#server,
-      route,
+      this.#time,
+      this.#group,
+      routeTo,
       this.#history,
       luck,
+      this.options.sabotage,
       (changed) => this.#changed.add(changed),
     );
     this.#processes.push(process);
@@ -155,22 +170,25 @@ class Simulation {
     const { ttl, commandTimeout } = this.scenario;
     const running = this.#processes.filter(({ state }) => state === 'running');
     const victim = random.pick(running);
+    const server = random.pick(this.#servers) as SimulatedServer;
     if (victim === undefined) return;
+    // Of one server, the only way.
+    const links = random.chance(0.3) ? victim.links : [victim.links[server.index] as SimulatedLink];
     const length = random.pick([10, commandTimeout / 2, 1.5 * commandTimeout, ttl / 2, 1.5 * ttl]);
-    this.#history.trace(() => `FAULT ${fault} ${victim.name} ${length}`);
+    this.#history.trace(() => `FAULT ${fault} ${victim.name} ${server.index + 1} ${length}`);
     switch (fault) {
       // These count themselves, since there may be nothing to cut.
       case 'connection cut':
-        victim.cutCommands();
+        for (const link of links) link.cutCommands();
         return;
       case 'subscription cut':
-        victim.cutSubscription();
+        for (const link of links) link.cutSubscription();
         return;
       case 'partition':
-        victim.route.partition(length);
+        for (const { route } of links) route.partition(length);
         break;
       case 'process frozen':
-        victim.freeze(length);
+        victim.loop.freeze(length);
         break;
       case 'process killed':
         victim.kill(random.chance(0.7) ? 1 : random.between(1, 5_000));
@@ -181,16 +199,27 @@ class Simulation {
         this.#replace(random);
         break;
       case 'server frozen':
-        this.#server.freeze(length);
+        server.freeze(length);
         break;
       case 'server restarted':
-        this.#server.restart(random.between(10, 200), true);
+        server.restart(random.between(10, 200), true);
         break;
       case 'server restarted without data':
-        this.#server.restart(random.between(15, 200), false);
+        server.restart(random.between(15, 200), false);
+        break;
+      case 'server away':
+        server.restart(random.between(100, 3_000), true);
+        break;
+      case 'server away, back without data':
+        server.restart(this.options.sabotage?.emptyFor ?? this.#longestLease, false);
         break;
     }
     this.#faults.add(fault);
+  }
+
+  /** By the slowest clock. */
+  get #longestLease(): number {
+    return 2 * this.scenario.ttl * (1 + 2 * this.scenario.drift) + 10;
   }
 
   /** Another replica takes its place, a few times. */
@@ -204,13 +233,12 @@ class Simulation {
     const { commandTimeout, weather } = this.scenario;
     this.#clears = true;
     this.#history.trace(() => 'the sky clears');
-    for (const { route } of this.#processes) {
+    for (const { route } of this.#processes.flatMap(({ links }) => links)) {
       route.weather = CLEAR;
       route.heal();
     }
     const standsStill = () =>
-      !this.#server.isUp ||
-      this.#server.isFrozen ||
+      this.#servers.some((server) => !server.isUp || server.isFrozen) ||
       this.#processes.some(({ loop }) => loop.isFrozen);
     while (standsStill()) await this.#time.sleep(10);
     await this.#time.sleep(2 * commandTimeout + weather.longestSpike + 1_700);
@@ -242,7 +270,7 @@ class Simulation {
   }
 
   #expectNothingLeft(which: (remains: Remains) => boolean): void {
-    for (const remains of this.#server.remains) {
+    for (const remains of this.#servers.flatMap((server) => server.remains)) {
       if (!which(remains)) continue;
       const { key, kind, token, lasts } = remains;
       const whose = `${this.#history.nameOf(token)} of ${this.#history.processOf.get(token)}`;

@@ -22,7 +22,7 @@ export class Witness {
     private readonly process: string,
     private readonly loop: ProcessLoop,
     private readonly history: History,
-    /** True time at which the server may give the key to another; `undefined` where the token doesn't hold it there. */
+    /** True time at which the key may be given to another; `undefined` where the token doesn't hold it. */
     private readonly serverEnd: (name: LockName, token: string) => number | undefined,
   ) {}
 
@@ -106,6 +106,8 @@ export class Witness {
   #check({ lock, belief, until }: Watched): void {
     const end = this.serverEnd(lock.lease.name, belief.token);
     if (end === undefined || until <= end) return;
+    // By some of several servers only.
+    if (this.history.wasForced(belief.key, belief.token)) return;
     this.history.violate(
       `I9: ${this.process} believes in ${belief.key} (${belief.fence}) until ${until}, the server until ${end}`,
     );
