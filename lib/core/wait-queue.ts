@@ -328,7 +328,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
       notAfter,
       place: queues ? { aliveFor: lifeOf(ttl), sequence: stand.sequence } : undefined,
       label,
-      ...(head.stoodBehind && access !== 'exclusive' && { waitsSince: head.since }),
+      waitsSince: head.stoodBehind && access !== 'exclusive' ? head.since : undefined,
     });
     if (outcome.kind !== 'unavailable') this.#answered = true;
     switch (outcome.kind) {

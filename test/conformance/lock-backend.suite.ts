@@ -524,6 +524,31 @@ export function describeLockBackend(
         expect((await b.take(name)).fencingToken).toBe(first.fencingToken + 42);
       });
 
+      it.each<Access>(['exclusive', 'shared'])(
+        'can be set while a lease holds its key (%s): for a full ttl, and the next is larger',
+        async (access) => {
+          const name = newName();
+          const held = await a.take(name, { access, ttl: 500 });
+          const fencingToken = held.fencingToken + 3_600_000_000;
+          const set = (token: string, notAfter = performance.now() + 5_000) =>
+            a.backend.tryAcquireAll({
+              wanted: [{ name, token }],
+              ...{ ttl: TTL, access, notAfter, fencingToken, label: undefined },
+            });
+          expect(await set('another')).toMatchObject({ kind: 'busy', index: 0 });
+          expect(await set(held.token, performance.now())).toEqual({ kind: 'late' });
+          expect((await a.state(name)).held).toMatchObject([{ fencingToken: held.fencingToken }]);
+          expect(await set(held.token)).toMatchObject({ kind: 'granted', fencingToken });
+          const { held: holders } = await b.state(name);
+          expect(holders).toMatchObject([{ fencingToken, access }]);
+          expect(holders[0]?.remaining).toBeGreaterThan(500);
+          await a.release({ ...held, fencingToken });
+          expect(await set(held.token)).toMatchObject({ kind: 'busy', index: 0 });
+          const next = await b.take(name);
+          expect(next.fencingToken).toBeGreaterThan(fencingToken);
+        },
+      );
+
       it.each(['free', 'waited for', 'kept'])(
         'go on from the last that was used of a range, where the key is %s after its release',
         async (then) => {

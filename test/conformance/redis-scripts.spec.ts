@@ -102,16 +102,17 @@ function heldUp(
 ): ((backend: RedisBackend) => Promise<{ readonly kind: string }>)[] {
   const request = () => ({ token: randomUUID(), ttl: TTL, notAfter: performance.now() + within });
   const place = { aliveFor: TTL, sequence: undefined };
-  const several = (access: Access) => (backend: RedisBackend) => {
+  const several = (access: Access, fencingToken?: number) => (backend: RedisBackend) => {
     const { token, ...rest } = request();
     const wanted = [{ name, token }];
-    return backend.tryAcquireAll({ ...rest, wanted, access, fencingToken: undefined });
+    return backend.tryAcquireAll({ ...rest, wanted, access, fencingToken });
   };
   return [
     (backend) => backend.tryAcquire({ ...request(), name, place }),
     (backend) => backend.tryAcquire({ ...request(), name, place, access: 'shared' }),
     several('exclusive'),
     several('shared'),
+    several('exclusive', 7),
     (backend) => backend.forceRelease({ ...request(), name, reason: undefined }),
   ];
 }
@@ -179,7 +180,13 @@ describe('scripts', () => {
     await client.flushall();
     const held = await take(quick, taken);
     proxy.hold('up');
-    const late = [...heldUp(free, 100), ...heldUp(taken, 100)];
+    const fence = (backend: RedisBackend) =>
+      backend.tryAcquireAll({
+        wanted: [held],
+        ...{ ttl: TTL, access: 'exclusive' as const, label: undefined },
+        ...{ fencingToken: held.lastFence + 1, notAfter: performance.now() + 100 },
+      });
+    const late = [...heldUp(free, 100), ...heldUp(taken, 100), fence];
     const outcomes = await Promise.all(late.map((each) => each(slow)));
     // Nobody can know it yet.
     const unknown = { kind: 'unavailable', reason: 'no-answer', mayHaveRun: true };
@@ -191,8 +198,33 @@ describe('scripts', () => {
       message: 'all commands have arrived',
     });
     expect(await quick.extend([held])).toMatchObject([{ kind: 'extended' }]);
+    expect(await quick.query(taken)).toMatchObject({
+      state: { held: [{ fencingToken: held.lastFence }] },
+    });
     expect(await keysInUse(client)).toEqual(['lock:{taken}']);
   });
+
+  it.each<Access>(['exclusive', 'shared'])(
+    'give the fencing token that is asked for (%s), unless it is far ahead of the clock, or behind it',
+    async (access) => {
+      const backend = openBackend();
+      const fenceFor = async (key: string, fenceFloor: number): Promise<number> => {
+        const outcome = await backend.tryAcquire({
+          ...{ name: LockName.of('lock', key), token: randomUUID(), ttl: TTL, access, fenceFloor },
+          ...{ notAfter: performance.now() + 5_000, place: undefined },
+        });
+        return (outcome as Granted).fencingToken;
+      };
+      const now = Date.now() * 1_000;
+      expect(await fenceFor('ahead', now + 900_000)).toBe(now + 900_000);
+      const far = await fenceFor('far ahead', now + 3_600_000_000);
+      expect(far).toBeGreaterThanOrEqual(now + 1_000_000);
+      expect(far).toBeLessThanOrEqual((Date.now() + 1) * 1_000 + 1_000_000);
+      const behind = await fenceFor('behind', now - 3_600_000_000);
+      expect(behind).toBeGreaterThanOrEqual(now);
+      expect(behind).toBeLessThanOrEqual((Date.now() + 1) * 1_000);
+    },
+  );
 
   it('give larger fencing tokens also where a record was evicted while others wait', async () => {
     const [a, b] = [openBackend(), openBackend()];

@@ -121,7 +121,7 @@ export interface AcquireRequest extends HeldToken {
    * Monotonic local time at which the caller began to wait here, where others of its process stood at the backend in its
    * stead: it's ahead of those who came later. For those who share a key; left out: it comes now.
    */
-  readonly waitsSince?: number;
+  readonly waitsSince?: number | undefined;
 }
 
 /** What a quorum asks of one of its nodes. */

@@ -123,8 +123,14 @@ export class QuorumBackend implements LockBackend {
   }
 
   #vote(request: AcquireRequest, now: number, clocks: readonly number[]): Promise<AcquireOutcome> {
+    const { name, token, ttl, access = 'exclusive', label, waitsSince } = request;
     const ofNode = {
-      ...request,
+      name,
+      token,
+      ttl,
+      access,
+      label,
+      waitsSince,
       notAfter: Math.min(request.notAfter, now + this.options.nodeTimeout),
       endsAt: request.notAfter,
       fenceFloor: fenceFloorOf(clocks),

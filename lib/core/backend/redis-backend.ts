@@ -35,6 +35,7 @@ import {
   prolongScript,
   queryScript,
   releaseScript,
+  setFenceScript,
   shareScript,
   standBackScript,
   unmarkBlockedScript,
@@ -76,8 +77,11 @@ import { RedisRunAcceptor } from './run-acceptor.js';
 
 type WaitKeys = readonly [owner: string, queue: string, waiters: string];
 
+/** How many digits a time in µs has, until 2286. */
+const MICROS = 16;
+
 type AcquireReply =
-  /** A grant's fencing token, which is the server's time as well. */
+  /** Granted: '<fencing token>', which is the server's time as well, or '<now us> <fencing token>'. */
   | string
   | [nowMicros: string, 'granted', fence: string, othersWait: 0 | 1]
   | [nowMicros: string, 'busy', remaining: number, sequence: number]
@@ -92,16 +96,16 @@ type AcquireArgs = [
   notAfter: number,
   holder: string,
   countReceivers: string,
-  /** `aliveFor`, `channel` and `sequence`, then `fenceFloor`; empty where one that isn't given comes before one that is. */
-  ...placeAndFloor: (string | number)[],
+  /** `fenceFloor` (empty: none), then `aliveFor`, `channel` and `sequence`; each may be left out with what follows. */
+  ...floorAndPlace: (string | number)[],
 ];
 
 const ACQUIRE = new Script<WaitKeys, AcquireArgs, AcquireReply>(acquireScript);
 type ShareArgs = [
   ...[token: string, ttl: number, notAfter: number, holder: string, countReceivers: string],
   ...[access: Access, sequence: number | ''],
-  /** `aliveFor` and `channel`, then `fenceFloor`; as above. */
-  ...placeAndFloor: (string | number)[],
+  /** `fenceFloor`, then `aliveFor` and `channel`; as above. */
+  ...floorAndPlace: (string | number)[],
 ];
 
 const SHARE = new Script<WaitKeys, ShareArgs, AcquireReply>(shareScript);
@@ -120,6 +124,14 @@ const ACQUIRE_ALL = new Script<
   | [nowMicros: string, 'late']
   | [nowMicros: string, 'conflict', index: number, access: Access]
 >(acquireAllScript);
+type SetFenceArgs = readonly [token: string, ttl: number, notAfter: number, fence: number];
+
+const SET_FENCE = new Script<
+  readonly [owner: string],
+  SetFenceArgs,
+  /** Its time: done. */
+  string | [nowMicros: string, 'busy' | 'late']
+>(setFenceScript);
 const EXTEND = new Script<readonly string[], readonly [ttl: number, tokens: string], ExtendReply>(
   extendScript,
 );
@@ -304,10 +316,10 @@ export class RedisBackend implements LockBackend {
     const holder = this.#holderWith(label);
     const countReceivers = this.#countReceivers;
     const args: AcquireArgs = [token, ttl, serverNotAfter, holder, countReceivers];
-    if (place !== undefined)
-      args.push(place.aliveFor, this.wakeUp.channelFor(name), place.sequence ?? '');
-    if (fenceFloor !== undefined) {
-      if (place === undefined) args.push('', '', '');
+    if (place !== undefined) {
+      const { aliveFor, sequence = '' } = place;
+      args.push(fenceFloor ?? '', aliveFor, this.wakeUp.channelFor(name), sequence);
+    } else if (fenceFloor !== undefined) {
       args.push(fenceFloor);
     }
     return this.#grants
@@ -344,9 +356,9 @@ export class RedisBackend implements LockBackend {
       access,
       place?.sequence ?? arrival,
     ];
-    if (place !== undefined) args.push(place.aliveFor, this.wakeUp.channelFor(name));
-    if (fenceFloor !== undefined) {
-      if (place === undefined) args.push('', '');
+    if (place !== undefined) {
+      args.push(fenceFloor ?? '', place.aliveFor, this.wakeUp.channelFor(name));
+    } else if (fenceFloor !== undefined) {
       args.push(fenceFloor);
     }
     return this.#grants.run(SHARE, this.#waitKeysOf(name), args, notAfter).then(this.#readAcquire);
@@ -358,8 +370,9 @@ export class RedisBackend implements LockBackend {
     if (outcome.kind === 'unavailable') return outcome;
     const { reply, sentAt, confirmed } = outcome;
     if (typeof reply === 'string') {
-      const fencingToken = Number(reply);
-      this.#observe(fencingToken, outcome);
+      const time = Number(reply.slice(0, MICROS));
+      const fencingToken = reply.length === MICROS ? time : Number(reply.slice(MICROS + 1));
+      this.#observe(time, outcome);
       return ifConfirmed({ kind: 'granted', fencingToken, sentAt, othersWait: false }, confirmed);
     }
     this.#observe(Number(reply[0]), outcome);
@@ -402,6 +415,11 @@ export class RedisBackend implements LockBackend {
       if (unavailable !== undefined) return unavailable;
     }
     const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
+    const [first] = wanted;
+    if (first !== undefined && wanted.length === 1 && fencingToken > 0 && access === 'exclusive') {
+      const args = [first.token, ttl, serverNotAfter, fencingToken] as const;
+      return this.#setFence(first.name, args, notAfter);
+    }
     const keys = wanted.flatMap(({ name }) => this.#waitKeysOf(name));
     const tokens: (string | number)[] = wanted.map(({ token }) => token);
     if (fenceFloor !== undefined) tokens.push(fenceFloor);
@@ -431,6 +449,24 @@ export class RedisBackend implements LockBackend {
       case 'conflict':
         return { kind: 'conflict', index: reply[2] - 1, access: reply[3] };
     }
+  }
+
+  /** A lease that holds its key needs no look at the queue. */
+  async #setFence(
+    name: LockName,
+    args: SetFenceArgs,
+    notAfter: number,
+  ): Promise<AcquireAllOutcome> {
+    const keys = [this.#prefixed(name.owner)] as const;
+    const outcome = await this.#renewals.run(SET_FENCE, keys, args, notAfter);
+    if (outcome.kind === 'unavailable') return outcome;
+    const { reply, sentAt, confirmed } = outcome;
+    const [time, refusal] = typeof reply === 'string' ? [reply] : reply;
+    this.#observe(Number(time), outcome);
+    if (refusal === 'late') return { kind: 'late' };
+    if (refusal === 'busy') return { kind: 'busy', index: 0, remaining: undefined };
+    const [, , , fencingToken] = args;
+    return ifConfirmed({ kind: 'granted', fencingToken, sentAt, othersWait: false }, confirmed);
   }
 
   async extend(leases: readonly HeldToken[]): Promise<ExtendOutcome[]> {

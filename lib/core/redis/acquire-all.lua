@@ -36,8 +36,7 @@ look_at_clock()
 -- A command that was held up on its way must not take the keys for a caller that has given up.
 if now > tonumber(ARGV[2]) then return {now_us, 'late'} end
 
-local asked = ARGV[6 + #KEYS / 3]
-local fence = given > 0 and given or tonumber(asked and fence_floor(asked) or now_us)
+local fence = given > 0 and given or tonumber(fence_floor(ARGV[6 + #KEYS / 3]))
 local lasts = {}
 for i = 1, #KEYS / 3 do
   local queue_key, waiters_key, token = KEYS[3 * i - 1], KEYS[3 * i], ARGV[i + 5]

@@ -10,10 +10,10 @@ ARGV[2] ttl in ms
 ARGV[3] the caller's deadline in server time, ms
 ARGV[4] holder
 ARGV[5] 1: PUBLISH counts every receiver
-ARGV[6] how long the waiter counts as alive, in ms; empty, or left out with those up to 9
-ARGV[7] the channel that wakes the waiter
-ARGV[8] the sequence it had
-ARGV[9] the fencing token is to be this at least; left out: none
+ARGV[6] the fencing token is to be this at least; empty, or left out with those up to 9: none
+ARGV[7] how long the waiter counts as alive, in ms; left out with those up to 9
+ARGV[8] the channel that wakes the waiter
+ARGV[9] the sequence it had
 ARGV[n] the last two: whether to ask the server who it is; the guard's record as the caller knows it
 Returns {now us, 'guard'}: the record is another, or the server is | what acquire.lua returns
 ]]

@@ -9,11 +9,11 @@ ARGV[2] ttl in ms
 ARGV[3] the caller's deadline in server time, ms
 ARGV[4] holder: who asks, as JSON, with the channel on which it listens
 ARGV[5] 1: PUBLISH counts every receiver
-ARGV[6] how long the waiter counts as alive, in ms; empty, or left out with what follows: don't queue it
-ARGV[7] the channel that wakes the waiter; empty: it polls
-ARGV[8] the sequence it had, to get its place back; empty: none
-ARGV[9] the fencing token is to be this at least, as far as it's less than a second ahead of the clock; left out: none
-Returns fencing token, which is the server's time as well: granted, and nobody else waits
+ARGV[6] the fencing token is to be this at least, as far as it's less than a second ahead of the clock; empty, or left out: none
+ARGV[7] how long the waiter counts as alive, in ms; left out with what follows: don't queue it
+ARGV[8] the channel that wakes the waiter; empty: it polls
+ARGV[9] the sequence it had, to get its place back; empty: none
+Returns '<fencing token>', which is the server's time as well, or '<now us> <fencing token>': granted, and nobody else waits
   | {now us, 'granted', fencing token, 1 | 0: others wait, or not} | {now us, 'busy', remaining ms, sequence or 0} | {now us, 'late'}
 ]]
 --- @include _constants.lua
@@ -26,14 +26,14 @@ if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
 
 -- Not by MGET, which shows a key of another type as free.
 local record = redis.call('GET', KEYS[1])
-local floor = ARGV[9] and fence_floor(ARGV[9]) or now_us
+local floor = fence_floor(ARGV[6])
 
 -- Most keys are free, and nobody waits for them: what isn't needed for those comes below.
 if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < floor
   or not record and redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('SET', KEYS[1], 'h ' .. floor .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
     'PX', ttl + FENCE_RETENTION)
-  return floor == now_us and now_us or {now_us, 'granted', floor, 0}
+  return floor == now_us and now_us or now_us .. ' ' .. floor
 end
 
 --- @include _record.lua
@@ -50,7 +50,7 @@ end
 
 -- A holder that was cut off may have used its whole range.
 if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
-local place = tonumber(ARGV[8])
+local place = tonumber(ARGV[9])
 if not record or state and ends <= now then
   -- Sharers whose record was lost are still inside; nobody knows how many may be.
   local inside = {access = '?', count = count_sharers(KEYS[2], KEYS[3])}
@@ -71,9 +71,9 @@ if state == 'r' and of == token then
 end
 
 local sequence = 0
-local alive_for = tonumber(ARGV[6])
+local alive_for = tonumber(ARGV[7])
 if alive_for then
-  local waiter = {token = token, access = 'exclusive', alive_for = alive_for, channel = ARGV[7], place = place}
+  local waiter = {token = token, access = 'exclusive', alive_for = alive_for, channel = ARGV[8], place = place}
   sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
 end
 -- What isn't ours, somebody has set by hand.

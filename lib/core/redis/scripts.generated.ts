@@ -66,7 +66,7 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '6061b842ff93cd1c8f7fae2bdf3cac265f04af8d',
+  sha1: '02dbf96a017e83c499624205c9d7f6f031651ef8',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -164,8 +164,9 @@ local function look_at_clock()
 end
 local FURTHEST_AHEAD = 1000000
 local function fence_floor(asked)
-  local time = tonumber(now_us)
-  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
+  if not asked or asked <= now_us then return now_us end
+  if asked - now_us <= FURTHEST_AHEAD then return asked end
+  return string.format('%016.0f', now_us + FURTHEST_AHEAD)
 end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
@@ -300,8 +301,7 @@ end
 local ttl, access, given = tonumber(ARGV[1]), ARGV[4], tonumber(ARGV[5])
 look_at_clock()
 if now > tonumber(ARGV[2]) then return {now_us, 'late'} end
-local asked = ARGV[6 + #KEYS / 3]
-local fence = given > 0 and given or tonumber(asked and fence_floor(asked) or now_us)
+local fence = given > 0 and given or tonumber(fence_floor(ARGV[6 + #KEYS / 3]))
 local lasts = {}
 for i = 1, #KEYS / 3 do
   local queue_key, waiters_key, token = KEYS[3 * i - 1], KEYS[3 * i], ARGV[i + 5]
@@ -344,7 +344,7 @@ export const acquireAllScript = {
   name: 'acquire-all',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '2538f05ed2d8832e87e440674b5cb3eda5d6ae81',
+  sha1: 'a39d9cec2e26260981d9c3bd72ff52ed95c78fed',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -357,8 +357,9 @@ local function look_at_clock()
 end
 local FURTHEST_AHEAD = 1000000
 local function fence_floor(asked)
-  local time = tonumber(now_us)
-  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
+  if not asked or asked <= now_us then return now_us end
+  if asked - now_us <= FURTHEST_AHEAD then return asked end
+  return string.format('%016.0f', now_us + FURTHEST_AHEAD)
 end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
@@ -493,8 +494,7 @@ end
 local ttl, access, given = tonumber(ARGV[1]), ARGV[4], tonumber(ARGV[5])
 look_at_clock()
 if now > tonumber(ARGV[2]) then return {now_us, 'late'} end
-local asked = ARGV[6 + #KEYS / 3]
-local fence = given > 0 and given or tonumber(asked and fence_floor(asked) or now_us)
+local fence = given > 0 and given or tonumber(fence_floor(ARGV[6 + #KEYS / 3]))
 local lasts = {}
 for i = 1, #KEYS / 3 do
   local queue_key, waiters_key, token = KEYS[3 * i - 1], KEYS[3 * i], ARGV[i + 5]
@@ -537,7 +537,7 @@ export const acquireGuardedScript = {
   name: 'acquire-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: 'dcc6dbe1a325ccd5681ad4a28b5d84707104e667',
+  sha1: 'abf929119881cb295c7f4e050283bbe5a4d29db1',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -635,19 +635,20 @@ local function look_at_clock()
 end
 local FURTHEST_AHEAD = 1000000
 local function fence_floor(asked)
-  local time = tonumber(now_us)
-  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
+  if not asked or asked <= now_us then return now_us end
+  if asked - now_us <= FURTHEST_AHEAD then return asked end
+  return string.format('%016.0f', now_us + FURTHEST_AHEAD)
 end
 local token, ttl = ARGV[1], ARGV[2]
 look_at_clock()
 if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
 local record = redis.call('GET', KEYS[1])
-local floor = ARGV[9] and fence_floor(ARGV[9]) or now_us
+local floor = fence_floor(ARGV[6])
 if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < floor
   or not record and redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('SET', KEYS[1], 'h ' .. floor .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
     'PX', ttl + FENCE_RETENTION)
-  return floor == now_us and now_us or {now_us, 'granted', floor, 0}
+  return floor == now_us and now_us or now_us .. ' ' .. floor
 end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
@@ -795,7 +796,7 @@ if state == 'h' and of == token and ends > now then
   return {now_us, 'granted', string.format('%.0f', last), redis.call('EXISTS', KEYS[2])}
 end
 if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
-local place = tonumber(ARGV[8])
+local place = tonumber(ARGV[9])
 if not record or state and ends <= now then
   local inside = {access = '?', count = count_sharers(KEYS[2], KEYS[3])}
   if hand_on(KEYS[1], KEYS[2], KEYS[3], last, ARGV[5], inside, {token = token, access = 'exclusive', place = place}) then
@@ -812,9 +813,9 @@ if state == 'r' and of == token then
   return {now_us, 'granted', string.format('%.0f', fence), redis.call('EXISTS', KEYS[2])}
 end
 local sequence = 0
-local alive_for = tonumber(ARGV[6])
+local alive_for = tonumber(ARGV[7])
 if alive_for then
-  local waiter = {token = token, access = 'exclusive', alive_for = alive_for, channel = ARGV[7], place = place}
+  local waiter = {token = token, access = 'exclusive', alive_for = alive_for, channel = ARGV[8], place = place}
   sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
 end
 local remaining = state and ends - now or redis.call('PTTL', KEYS[1])
@@ -828,7 +829,7 @@ export const acquireScript = {
   name: 'acquire',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: '31030a9256059bb685832bc38902ef957b11c480',
+  sha1: '1a9297aa4c7519ec91c6c41209efc7c29274a201',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -841,19 +842,20 @@ local function look_at_clock()
 end
 local FURTHEST_AHEAD = 1000000
 local function fence_floor(asked)
-  local time = tonumber(now_us)
-  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
+  if not asked or asked <= now_us then return now_us end
+  if asked - now_us <= FURTHEST_AHEAD then return asked end
+  return string.format('%016.0f', now_us + FURTHEST_AHEAD)
 end
 local token, ttl = ARGV[1], ARGV[2]
 look_at_clock()
 if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
 local record = redis.call('GET', KEYS[1])
-local floor = ARGV[9] and fence_floor(ARGV[9]) or now_us
+local floor = fence_floor(ARGV[6])
 if record and #record == 35 and string.sub(record, 1, 2) == 'f ' and string.sub(record, 3, 18) < floor
   or not record and redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('SET', KEYS[1], 'h ' .. floor .. ' ' .. (now + ttl) .. ' ' .. token .. ' ' .. ARGV[4],
     'PX', ttl + FENCE_RETENTION)
-  return floor == now_us and now_us or {now_us, 'granted', floor, 0}
+  return floor == now_us and now_us or now_us .. ' ' .. floor
 end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
@@ -1001,7 +1003,7 @@ if state == 'h' and of == token and ends > now then
   return {now_us, 'granted', string.format('%.0f', last), redis.call('EXISTS', KEYS[2])}
 end
 if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
-local place = tonumber(ARGV[8])
+local place = tonumber(ARGV[9])
 if not record or state and ends <= now then
   local inside = {access = '?', count = count_sharers(KEYS[2], KEYS[3])}
   if hand_on(KEYS[1], KEYS[2], KEYS[3], last, ARGV[5], inside, {token = token, access = 'exclusive', place = place}) then
@@ -1018,9 +1020,9 @@ if state == 'r' and of == token then
   return {now_us, 'granted', string.format('%.0f', fence), redis.call('EXISTS', KEYS[2])}
 end
 local sequence = 0
-local alive_for = tonumber(ARGV[6])
+local alive_for = tonumber(ARGV[7])
 if alive_for then
-  local waiter = {token = token, access = 'exclusive', alive_for = alive_for, channel = ARGV[7], place = place}
+  local waiter = {token = token, access = 'exclusive', alive_for = alive_for, channel = ARGV[8], place = place}
   sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
 end
 local remaining = state and ends - now or redis.call('PTTL', KEYS[1])
@@ -2434,12 +2436,62 @@ return 1
 } as const;
 
 
+/** set-fence.lua */
+export const setFenceScript = {
+  name: 'set-fence',
+  numberOfKeys: 1,
+  deadlineAt: 2,
+  sha1: 'b6cee288c360da5a956a12d732eb1c88181aca17',
+  source: `local CLAIM_WINDOW = 1000
+local FENCE_RETENTION = 10000
+local FENCE_RANGE = 10000
+local PLACES = 1e14
+local now_us, now
+local function look_at_clock()
+  local time = redis.call('TIME')
+  now_us = time[1] .. string.sub('00000' .. time[2], -6)
+  now = tonumber(string.sub(now_us, 1, 13))
+end
+local function read(record)
+  local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
+  return state, tonumber(fence), tonumber(ends), token, holder
+end
+local function put(owner_key, record, keep)
+  local reply = keep and redis.pcall('SET', owner_key, record, 'PX', keep)
+    or redis.pcall('SET', owner_key, record, 'KEEPTTL')
+  if type(reply) == 'table' and reply.err then
+    redis.call('PEXPIRE', owner_key, keep or redis.call('PTTL', owner_key))
+    redis.call('SET', owner_key, record, 'KEEPTTL')
+  end
+end
+local function retention(fence, lasts)
+  local ahead = fence - now_us
+  return lasts + FENCE_RETENTION + (ahead > 0 and math.ceil(ahead / 1000) or 0)
+end
+local function write(owner_key, state, fence, lasts, token, holder)
+  local record = string.format('%s %016.0f %013.0f %s %s', state, fence, now + lasts, token, holder)
+  put(owner_key, record, retention(fence, lasts))
+end
+local token, ttl, fence = ARGV[1], ARGV[2], ARGV[4]
+look_at_clock()
+if now > tonumber(ARGV[3]) then return {now_us, 'late'} end
+local record = redis.call('GET', KEYS[1])
+if not record or string.sub(record, 1, 2) ~= 'h ' or string.sub(record, 34, 34 + #token) ~= token .. ' '
+  or tonumber(string.sub(record, 20, 32)) <= now then
+  return {now_us, 'busy'}
+end
+put(KEYS[1], 'h ' .. fence .. ' ' .. (now + ttl) .. string.sub(record, 33), retention(fence, tonumber(ttl)))
+return now_us
+`,
+} as const;
+
+
 /** share-guarded.lua */
 export const shareGuardedScript = {
   name: 'share-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: '2055ccf7801b341c32f21706e0be6645bb80bcca',
+  sha1: 'b6ffcd5a463040328a724cbfe06e6d2a440bbb58',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -2537,8 +2589,9 @@ local function look_at_clock()
 end
 local FURTHEST_AHEAD = 1000000
 local function fence_floor(asked)
-  local time = tonumber(now_us)
-  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
+  if not asked or asked <= now_us then return now_us end
+  if asked - now_us <= FURTHEST_AHEAD then return asked end
+  return string.format('%016.0f', now_us + FURTHEST_AHEAD)
 end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
@@ -2696,7 +2749,7 @@ end
 local free = not record or state and ends <= now
 if free or state == 's' then
   if state == 'h' then last = last + FENCE_RANGE - 1 end
-  local fence = math.max(tonumber(ARGV[10] and fence_floor(ARGV[10]) or now_us), last + 1)
+  local fence = math.max(tonumber(fence_floor(ARGV[8])), last + 1)
   local inside = {access = free and '?' or of, count = count_sharers(KEYS[2], KEYS[3])}
   if not free then
     local mine = sharer(KEYS[2], KEYS[3], token)
@@ -2718,9 +2771,9 @@ if free or state == 's' then
   end
 end
 local sequence = 0
-local alive_for = tonumber(ARGV[8])
+local alive_for = tonumber(ARGV[9])
 if alive_for then
-  local waiter = {token = token, access = access, alive_for = alive_for, channel = ARGV[9], place = place}
+  local waiter = {token = token, access = access, alive_for = alive_for, channel = ARGV[10], place = place}
   sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
 end
 return {now_us, 'busy', ends - now, sequence}
@@ -2733,7 +2786,7 @@ export const shareScript = {
   name: 'share',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: 'd1c489f50bda7b993dc8b61c1f8e6054ecce3bca',
+  sha1: '8893a99dd9658ec1bbebeb7ae66df7c804ac3840',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -2746,8 +2799,9 @@ local function look_at_clock()
 end
 local FURTHEST_AHEAD = 1000000
 local function fence_floor(asked)
-  local time = tonumber(now_us)
-  return string.format('%016.0f', math.max(time, math.min(tonumber(asked), time + FURTHEST_AHEAD)))
+  if not asked or asked <= now_us then return now_us end
+  if asked - now_us <= FURTHEST_AHEAD then return asked end
+  return string.format('%016.0f', now_us + FURTHEST_AHEAD)
 end
 local function read(record)
   local state, fence, ends, token, holder = string.match(record, '^([hrkfs]) (%d+) (%d+) (%S+) (.*)$')
@@ -2905,7 +2959,7 @@ end
 local free = not record or state and ends <= now
 if free or state == 's' then
   if state == 'h' then last = last + FENCE_RANGE - 1 end
-  local fence = math.max(tonumber(ARGV[10] and fence_floor(ARGV[10]) or now_us), last + 1)
+  local fence = math.max(tonumber(fence_floor(ARGV[8])), last + 1)
   local inside = {access = free and '?' or of, count = count_sharers(KEYS[2], KEYS[3])}
   if not free then
     local mine = sharer(KEYS[2], KEYS[3], token)
@@ -2927,9 +2981,9 @@ if free or state == 's' then
   end
 end
 local sequence = 0
-local alive_for = tonumber(ARGV[8])
+local alive_for = tonumber(ARGV[9])
 if alive_for then
-  local waiter = {token = token, access = access, alive_for = alive_for, channel = ARGV[9], place = place}
+  local waiter = {token = token, access = access, alive_for = alive_for, channel = ARGV[10], place = place}
   sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
 end
 return {now_us, 'busy', ends - now, sequence}

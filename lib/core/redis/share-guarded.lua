@@ -12,9 +12,9 @@ ARGV[4] holder
 ARGV[5] 1: PUBLISH counts every receiver
 ARGV[6] access
 ARGV[7] the sequence it had, or when it began to wait
-ARGV[8] how long the waiter counts as alive, in ms; empty, or left out with those up to 10
-ARGV[9] the channel that wakes the waiter
-ARGV[10] the fencing token is to be this at least; left out: none
+ARGV[8] the fencing token is to be this at least; empty, or left out with those up to 10: none
+ARGV[9] how long the waiter counts as alive, in ms; left out with those up to 10
+ARGV[10] the channel that wakes the waiter
 ARGV[n] the last two: whether to ask the server who it is; the guard's record as the caller knows it
 Returns {now us, 'guard'}: the record is another, or the server is | what share.lua returns
 ]]

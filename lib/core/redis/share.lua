@@ -11,9 +11,9 @@ ARGV[4] holder: who asks, as JSON, with the channel on which it listens
 ARGV[5] 1: PUBLISH counts every receiver
 ARGV[6] access: 'shared', or 'limit:<n>'
 ARGV[7] the sequence it had, to get its place back, or when it began to wait, in us; empty: now
-ARGV[8] how long the waiter counts as alive, in ms; empty, or left out with what follows: don't queue it
-ARGV[9] the channel that wakes the waiter; empty: it polls
-ARGV[10] the fencing token is to be this at least, as far as it's less than a second ahead of the clock; left out: none
+ARGV[8] the fencing token is to be this at least, as far as it's less than a second ahead of the clock; empty, or left out: none
+ARGV[9] how long the waiter counts as alive, in ms; left out with what follows: don't queue it
+ARGV[10] the channel that wakes the waiter; empty: it polls
 Returns {now us, 'granted', fencing token, 1 | 0: others wait, or not} | {now us, 'busy', remaining ms, sequence or 0} | {now us, 'late'}
   | {now us, 'conflict', access of those inside}
 ]]
@@ -47,7 +47,7 @@ if free or state == 's' then
   -- A holder that was cut off may have used its whole range.
   if state == 'h' then last = last + FENCE_RANGE - 1 end
   -- Larger than the last, and than every one that was given before the record was lost.
-  local fence = math.max(tonumber(ARGV[10] and fence_floor(ARGV[10]) or now_us), last + 1)
+  local fence = math.max(tonumber(fence_floor(ARGV[8])), last + 1)
   local inside = {access = free and '?' or of, count = count_sharers(KEYS[2], KEYS[3])}
   if not free then
     local mine = sharer(KEYS[2], KEYS[3], token)
@@ -73,9 +73,9 @@ if free or state == 's' then
 end
 
 local sequence = 0
-local alive_for = tonumber(ARGV[8])
+local alive_for = tonumber(ARGV[9])
 if alive_for then
-  local waiter = {token = token, access = access, alive_for = alive_for, channel = ARGV[9], place = place}
+  local waiter = {token = token, access = access, alive_for = alive_for, channel = ARGV[10], place = place}
   sequence = give_place(KEYS[1], KEYS[2], KEYS[3], waiter, record)
 end
 return {now_us, 'busy', ends - now, sequence}
