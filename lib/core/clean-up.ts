@@ -42,9 +42,9 @@ export class CleanUp {
     void this.#start(() => this.backend.cancel(held), held.ttl, settledAfter(refusedAfter));
   }
 
-  /** Goes on with a release that failed. Unlike a cancel, it keeps the key for what is left of `holdAtLeast`. */
-  release(request: () => ReleaseRequest): void {
-    void this.#start(() => this.backend.release(request()), request().ttl, 0);
+  /** Goes on with a release that failed. Unlike a cancel, it keeps the key for what is left of `holdAtLeast`. Resolves at the end. */
+  release(request: () => ReleaseRequest): Promise<void> {
+    return this.#start(() => this.backend.release(request()), request().ttl, 0);
   }
 
   /**

@@ -904,7 +904,7 @@ export class Locker {
       if (itsLease === lease) this.#endReentry(reentry);
     // Nobody works under it any more, so the next need not wait for the server's expiry.
     if (reason === 'shutdown' || reason === 'max-hold')
-      this.#cleanUp.release(() => releaseOf(lease));
+      void this.#cleanUp.release(() => releaseOf(lease));
     else if ((reason !== 'taken' && reason !== 'forced') || this.#backend.losesInPart)
       this.#cleanUp.cancel({ ...releaseOf(lease), lastFence: lease.fencingToken });
     this.#leaseEnded(lease);
@@ -984,7 +984,7 @@ export class Locker {
         }));
         return 'lost';
       case 'unavailable':
-        this.#cleanUp.release(() => releaseOf(lease));
+        void this.#cleanUp.release(() => releaseOf(lease));
         this.#events.emit('releaseFailed', () => ({ key, fencingToken, cause: outcome.cause }));
         return 'unconfirmed';
     }

@@ -58,6 +58,18 @@ describe('A quorum', () => {
     expect(held?.map(({ fencingToken }) => fencingToken)).toEqual(fences);
   });
 
+  it('leaves no place in the queue of a node that was silent, also where the key is to be kept', async () => {
+    const { quorum, nodes } = open(3);
+    const releasing = quorum.release({ ...LEASE, lastFence: 7, keepFor: 3_000 });
+    await nodes[0]?.releases.answer({ kind: 'released' });
+    await nodes[1]?.releases.answer({ kind: 'released' });
+    expect(await releasing).toEqual({ kind: 'released' });
+    await nodes[2]?.releases.answer(noAnswer);
+    // It's kept there as well, if it was held there.
+    expect(await nodes[2]?.releases.answer({ kind: 'taken' })).toMatchObject({ keepFor: 3_000 });
+    expect(nodes[2]?.cancels.made).toMatchObject([{ name: NAME, token: 't' }]);
+  });
+
   it('undoes what a silent node may still hold of a lease that was found lost by its release', async () => {
     const { quorum, nodes } = open(3);
     const releasing = quorum.release({ ...LEASE, lastFence: 7, keepFor: 0 });

@@ -62,9 +62,10 @@ export class QuorumNode {
     if (this.#cleanUp.size < MOST_UNDONE) this.#cleanUp.cancel(held, refusedAfter);
   }
 
-  /** Goes on with a release that failed here. */
+  /** Goes on with a release that failed here; where it was never held, it may still stand in a queue. */
   release(request: () => ReleaseRequest): void {
-    if (this.#cleanUp.size < MOST_UNDONE) this.#cleanUp.release(request);
+    if (this.#cleanUp.size >= MOST_UNDONE) return;
+    void this.#cleanUp.release(request).then(() => this.undo(request()));
   }
 
   /** What it said, for an error. */
