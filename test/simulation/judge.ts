@@ -173,7 +173,9 @@ function fallingGrants(grants: readonly Grant[]): string[] {
   for (const grant of grants) {
     // One that its holder was never told of has no token.
     if (grant.kind === 'raised' || Number.isNaN(grant.fence)) continue;
-    const higher = earlier.find((one) => one.fence >= grant.fence && !cameTogether(one, grant));
+    const higher = earlier.find(
+      (one) => one.token !== grant.token && one.fence >= grant.fence && !cameTogether(one, grant),
+    );
     if (higher !== undefined) {
       found.push(
         `I2: ${grant.key} was granted with ${grant.fence} at ${grant.at}, after ${higher.fence}`,

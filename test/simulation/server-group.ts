@@ -25,7 +25,8 @@ export class ServerGroup implements Servers {
   endOf(name: LockName, token: string): number | undefined {
     const ends = this.servers.flatMap((server) => {
       // One that has lost its data is away for longer than every lease that it had.
-      const end = this.isQuorum && server.isEmptied ? server.upAt : server.endOf(name, token);
+      const isAway = this.isQuorum && server.isEmptied && server.holds(name, token);
+      const end = isAway ? server.upAt : server.endOf(name, token);
       return end === undefined ? [] : [end];
     });
     return ends.toSorted((a, b) => b - a)[this.majority - 1];

@@ -28,6 +28,8 @@ export class SimulatedServer {
   readonly #sessions = new Set<Session>();
   #downUntil = 0;
   #isEmptied = false;
+  /** What it had when it lost its data. */
+  #forgotten: ReadonlyMap<string, ServedEntry> = new Map();
   #frozenUntil = 0;
   #busyUntil = 0;
 
@@ -88,6 +90,7 @@ export class SimulatedServer {
     this.#busyUntil = this.#downUntil;
     for (const session of this.#sessions) session.cut();
     if (keepsData) return;
+    this.#forgotten = new Map(this.#store.entries);
     this.#store.entries.clear();
     this.history.dataLost(this.time.now);
   }
@@ -147,7 +150,10 @@ export class SimulatedServer {
 
   /** Who has a key, by what is in the store: nothing is changed by the question. */
   holdersOf({ owner }: LockName): readonly ServerHolder[] {
-    const entry = this.#store.entries.get(owner);
+    return this.#holdersIn(this.#store.entries.get(owner));
+  }
+
+  #holdersIn(entry: ServedEntry | undefined): readonly ServerHolder[] {
     if (entry === undefined) return [];
     const now = this.clock.now();
     const holders: ServerHolder[] = [];
@@ -161,8 +167,10 @@ export class SimulatedServer {
     return holders;
   }
 
+  /** Whether it holds the key for the token, or did when it lost its data and went away. */
   holds(name: LockName, token: string): boolean {
-    return this.holdersOf(name).some((one) => one.kind === 'held' && one.token === token);
+    const entry = (this.isEmptied ? this.#forgotten : this.#store.entries).get(name.owner);
+    return this.#holdersIn(entry).some((one) => one.kind === 'held' && one.token === token);
   }
 
   /** True time at which it may give a key to another, where the token holds it. */
@@ -186,6 +194,8 @@ export class SimulatedServer {
     ]);
   }
 }
+
+type ServedEntry = ReturnType<ServedStore['entryOf']>;
 
 export interface Remains {
   readonly key: string;
