@@ -12,7 +12,7 @@ import type { Scenario } from './scenario.js';
 import { scenarios } from './scenarios/catalogue.js';
 import { subjects } from './subjects/catalogue.js';
 import type { Subject } from './subjects/subject.js';
-import { runUntilSeen, SHORTEST, type Trial } from './trial.js';
+import { EXTENSIONS, runUntilSeen, SHORTEST, type Trial } from './trial.js';
 
 const KEPT = process.env['TORTURE_RESULTS'];
 
@@ -55,7 +55,10 @@ async function main(): Promise<void> {
     const of = `[${index + 1}/${planned.length}]`;
     try {
       const options = { seconds, seed: command.seed + index };
-      const trial = await runUntilSeen(scenario, subject, options);
+      const trial = await within(
+        ended(seconds, scenario),
+        runUntilSeen(scenario, subject, options),
+      );
       trials.push(trial);
       console.log(`${of} ${summaryText(trial)}`);
     } catch (error) {
@@ -84,6 +87,28 @@ async function main(): Promise<void> {
       : `${failed.length} of ${trials.length} trials failed.`,
   );
   if (failed.length + undone.size > 0) process.exitCode = 1;
+  // Whatever waits in there for what never comes, would keep this process for ever.
+  if (undone.size > 0) process.exit();
+}
+
+/** By when a trial must be over, in ms, with its extensions: whatever one waits for that never comes, the others are run. */
+function ended(seconds: number, { shortest = SHORTEST }: Scenario): number {
+  return (EXTENSIONS + 1) * (3 * Math.max(seconds, shortest) + 120) * 1_000;
+}
+
+async function within<T>(milliseconds: number, work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(
+      () => reject(new Error(`It was not over after ${Math.round(milliseconds / 1_000)} s.`)),
+      milliseconds,
+    );
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** How long each may take, so that all together take so long, though some take longer at least. */

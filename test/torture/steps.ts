@@ -55,8 +55,15 @@ export class Trap {
     let timer: NodeJS.Timeout | undefined;
     try {
       return await new Promise<boolean>((resolve) => {
-        timer = setTimeout(() => resolve(false), within);
+        let over = false;
+        timer = setTimeout(() => {
+          over = true;
+          resolve(false);
+        }, within);
         const spring = () => {
+          // Nobody would resume it, or take its place.
+          if (over) return;
+          over = true;
           this.#disarm();
           this.strike();
           resolve(true);

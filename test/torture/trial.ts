@@ -27,7 +27,8 @@ const SLACK = 400;
 /** The longest for which a key may be reserved for a waiter that has died (claim window). */
 const CLAIM_WINDOW = 1_000;
 
-const EXTENSIONS = 2;
+/** How often a trial is run again, at most. */
+export const EXTENSIONS = 2;
 
 export interface TrialOptions {
   readonly seconds: number;
