@@ -129,7 +129,7 @@ export function reportMarkdown(runs: readonly Run[], allSubjects: readonly Subje
       ].join(', '),
     ),
     '## Recovery',
-    `In parts of the ttl, median and longest. Crash: from when the holder was killed, or from when another asked if that was later, until another process held the key. Server: for how long nobody held a key for which somebody had asked, from when the server was back or emptied; a guard is waited for by design.`,
+    `In parts of the ttl, median and longest. Crash: from when the holder was killed, or from when another asked if that was later, until another process held the key. Server: for how long nobody held a key for which somebody had asked, from when the server was back or emptied, up to the next fault. By design, what a killed holder had is free after its ttl; a key that's reserved for a waiter who was killed, after a claim window of 1 s; and a guard is waited for.`,
     perSubject(
       report,
       run.filter(({ name }) =>
