@@ -192,7 +192,7 @@ export function scenarioOf(seed: number): Scenario {
   // Each command goes to all nodes, so that there are fewer.
   const processes = random.whole(2, quorum === undefined ? 4 : 3);
   const callers = random.whole(1, quorum === undefined ? 4 : 3);
-  const operations = quorum === undefined ? random.whole(30, 60) : random.whole(12, 24);
+  const operations = quorum === undefined ? random.whole(30, 60) : random.whole(10, 18);
   const ttl = random.pick([100, 100, 250, 800, 5_000]);
   const limit = random.chance(0.4) ? random.whole(1, 3) : undefined;
   const commandTimeout = random.pick([50, 100, 300, 1_000]);
