@@ -79,5 +79,7 @@ describe('A quorum', () => {
     await nodes[2]?.releases.answer(noAnswer);
     await settled();
     expect(nodes[2]?.cancels.made).toMatchObject([{ name: NAME, token: 't' }]);
+    // Of those that don't have it, a waiter's place isn't touched.
+    expect(nodes[0]?.cancels.made).toEqual([]);
   });
 });

@@ -280,6 +280,8 @@ export class QuorumBackend implements LockBackend {
       (node, answer, decision) => {
         // Without a majority, who asked tries again.
         if (decision.kind === 'unavailable' || answer.kind === 'released') return;
+        // It isn't its holder who asks, and what it has there is not to be touched.
+        if (decision.kind === 'taken' && answer.kind === 'taken') return;
         if (decision.kind === 'released' && answer.kind === 'unavailable' && request.keepFor > 0) {
           const left = () => Math.max(0, Math.ceil(keptUntil - this.clock.now()));
           node.release(() => ({ ...request, keepFor: left() }));
