@@ -1,6 +1,8 @@
 /**
  * What only several independent nodes have to promise: locks outlive a minority of them, and nothing is left behind at any.
  */
+import { hostname } from 'node:os';
+
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { Redis } from 'ioredis';
 import type { LockUnavailableError } from '../../lib/core/errors.js';
@@ -85,6 +87,30 @@ describe.each([3, 4, 5])('a quorum of %i', (count) => {
     expect(nodes).toHaveLength(count);
     expect(nodes.filter(({ answer }) => answer === 'granted')).toHaveLength(count - spare - 1);
     for (const { port } of servers) expect(message).toContain(`localhost:${port}: `);
+  });
+
+  it('without a majority says by whom a node is busy', async () => {
+    const options = { application: 'shop' };
+    const [holder, other] = (await start(count, 2, options)) as [Locker, Locker];
+    await holder.acquire('k', { ttl: '30s' });
+    await eventually(async () => {
+      const records = await onEach((client) => recordOf(client, 'lock:{k}'));
+      return records.every((record) => record?.state === 'h');
+    });
+    for (const server of servers.slice(0, spare + 1)) await server.kill();
+    const error = await other.tryAcquire('k').catch((e: unknown) => e);
+    expect(error).toMatchObject({ code: 'LOCK_UNAVAILABLE', reason: 'quorum' });
+    const { nodes = [], message } = error as LockUnavailableError;
+    const by = `"shop", process ${process.pid} on ${JSON.stringify(hostname())}`;
+    expect(nodes.slice(spare + 1)).toEqual(
+      servers
+        .slice(spare + 1)
+        .map(({ port }) => ({ node: `localhost:${port}`, answer: 'busy', holder: by })),
+    );
+    for (const { port } of servers.slice(spare + 1)) {
+      expect(message).toContain(`localhost:${port}: busy (${by})`);
+    }
+    for (const { answer } of nodes.slice(0, spare + 1)) expect(answer).not.toBe('busy');
   });
 
   it('renews by a majority, and by no fewer', async () => {

@@ -6,13 +6,15 @@ import type {
   AcquireOutcome,
   CancelOutcome,
   HeldToken,
+  Unavailable,
 } from '../../lib/core/backend/lock-backend.js';
 import type { QuorumNode } from '../../lib/core/backend/quorum-node.js';
 import { LockName } from '../../lib/core/lock-name.js';
-import { settled } from '../support/fake-clock.js';
+import { FakeClock, settled } from '../support/fake-clock.js';
 import { Calls, FakeBackend, noAnswer, unreachable } from './fake-backend.js';
 
 const NAME = LockName.of('lock', 'k');
+const START = 900;
 const NOT_AFTER = 1_000;
 const ENDS_AT = 1_500;
 const PLACE: NodePlace = { aliveFor: 5_000, sequence: 77 };
@@ -28,11 +30,14 @@ class FakeNode {
   readonly backend: FakeBackend & { standBack(request: unknown): Promise<CancelOutcome> };
   /** From when on what is in doubt would be refused, of each token that was undone. */
   readonly undone: (number | undefined)[] = [];
+  /** Who is asked for the holder. */
+  readonly holders: Calls<LockName, string | undefined>;
   underWay = 0;
 
   constructor(readonly address: string) {
     const backend = new FakeBackend();
     this.standBacks = new Calls('standBack', backend.log);
+    this.holders = new Calls('holderOf', backend.log);
     this.backend = Object.assign(backend, {
       standBack: (request: unknown) => this.standBacks.call(request),
     });
@@ -44,6 +49,10 @@ class FakeNode {
 
   end(): void {
     this.underWay -= 1;
+  }
+
+  holderOf(name: LockName): Promise<string | undefined> {
+    return this.holders.call(name);
   }
 
   undo(held: HeldToken, refusedAfter?: number): void {
@@ -58,9 +67,11 @@ class FakeNode {
 
 describe('A vote', () => {
   let nodes: FakeNode[];
+  let clock: FakeClock;
   let outcome: AcquireOutcome | undefined;
 
   beforeEach(() => {
+    clock = new FakeClock(START);
     outcome = undefined;
   });
 
@@ -74,7 +85,7 @@ describe('A vote', () => {
       endsAt: ENDS_AT,
       place,
     };
-    void new AcquireVote(nodes as unknown as QuorumNode[], request, () => 0.5)
+    void new AcquireVote(nodes as unknown as QuorumNode[], request, clock, () => 0.5)
       .run()
       .then((its) => (outcome = its));
   }
@@ -186,6 +197,29 @@ describe('A vote', () => {
           ],
         },
       });
+    });
+
+    it.each([
+      ['who holds the key at a busy node', 'process 7', 0],
+      ['only that a node is busy, where it says no more', undefined, 0],
+      ['only that a node is busy, where it says no more in time', 'process 7', ENDS_AT - START],
+    ])('says %s', async (_, holder, after) => {
+      ask(3);
+      await answer(0, unreachable);
+      await answer(1, BUSY);
+      await answer(2, unreachable);
+      expect(outcome).toBeUndefined();
+      await clock.advance(after);
+      await node(1).holders.answer(holder);
+      const told = after === 0 && holder !== undefined ? { holder } : {};
+      expect(outcome).toMatchObject({ kind: 'unavailable', reason: 'quorum' });
+      expect((outcome as Unavailable).facts?.nodes?.[1]).toEqual({
+        ...{ node: 'n1', answer: 'busy' },
+        ...told,
+      });
+      expect(clock.pending).toEqual([]);
+      expect(node(1).holders.made).toEqual([NAME]);
+      expect(nodes[0]?.holders.made).toEqual([]);
     });
 
     it('by a split vote is tried again soon', async () => {

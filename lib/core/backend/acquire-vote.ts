@@ -1,3 +1,5 @@
+import type { Clock } from '../clock.js';
+import { withHolders } from './busy-nodes.js';
 import type {
   AcquireOutcome,
   AcquireRequest,
@@ -65,6 +67,7 @@ export class AcquireVote {
   constructor(
     private readonly nodes: readonly QuorumNode[],
     private readonly request: NodeRequest,
+    private readonly clock: Clock,
     private readonly random: () => number,
   ) {
     this.#majority = majorityOf(nodes.length);
@@ -188,7 +191,9 @@ export class AcquireVote {
         (answer.kind === 'busy' && place !== undefined) ||
         (answer.kind === 'unavailable' && answer.mayHaveRun);
       // Who asked cancels the token everywhere, where anything may be left.
-      this.#resolve(noQuorum(this.nodes, this.#answers, this.#answers.some(isUnknown)));
+      const failure = noQuorum(this.nodes, this.#answers, this.#answers.some(isUnknown));
+      const { name, endsAt } = this.request;
+      this.#resolve(await withHolders(failure, this.nodes, name, this.clock, endsAt));
       return;
     }
     const spent = !(await this.#undoAll(place, notAfter)) && { spent: true as const };

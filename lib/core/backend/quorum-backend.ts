@@ -136,7 +136,7 @@ export class QuorumBackend implements LockBackend {
       fenceFloor: fenceFloorOf(clocks),
       place: this.#placeOf(request, now, clocks),
     };
-    return new AcquireVote(this.#nodes, ofNode, this.random).run();
+    return new AcquireVote(this.#nodes, ofNode, this.clock, this.random).run();
   }
 
   /** The same place for all nodes: by the clock in the middle, which no few that are wrong can move. */

@@ -1,6 +1,7 @@
 import { CleanUp } from '../clean-up.js';
 import type { Clock } from '../clock.js';
 import type { NodeAnswer } from '../errors.js';
+import type { LockName } from '../lock-name.js';
 import type {
   AcquireAllOutcome,
   AcquireAllRequest,
@@ -86,6 +87,21 @@ export class QuorumNode {
       default:
         return { node, answer: 'done' };
     }
+  }
+
+  /** Who holds a key here, for an error; `undefined`: nobody, or it isn't known. */
+  async holderOf(name: LockName): Promise<string | undefined> {
+    this.begin();
+    const outcome = await this.backend.query(name);
+    this.end();
+    if (outcome.kind === 'unavailable') return undefined;
+    const [first, ...others] = outcome.state.held;
+    if (first === undefined) return undefined;
+    const { host, pid, application } = first;
+    const process = `process ${pid} on ${JSON.stringify(host)}`;
+    const named =
+      application === undefined ? process : `${JSON.stringify(application)}, ${process}`;
+    return others.length === 0 ? named : `${named}, and ${others.length} more`;
   }
 
   /** Lets commands end that are under way, within their timeout, and makes a last try of all that's to be undone. */
