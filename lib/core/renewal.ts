@@ -186,7 +186,7 @@ export class Renewal {
         this.#reschedule(lease, now);
         return;
       }
-      if (isHeldWith(outcome.state, lease.access, lease.fencingToken)) return;
+      if (isHeldWith(outcome, lease.access, lease.fencingToken)) return;
     }
     lease.lose('taken');
   }

@@ -420,8 +420,8 @@ class Findings {
       runs.map(async (run) => {
         const { backend } = this.context;
         const name = LockName.of(runPrefix(this.prefix, run.lock ?? ''), this.job);
-        const { state } = answered(this.job, await backend.query(name));
-        if (isHeldWith(state, 'exclusive', Number(run.fence))) this.#alive.add(run.token);
+        const found = answered(this.job, await backend.query(name));
+        if (isHeldWith(found, 'exclusive', Number(run.fence))) this.#alive.add(run.token);
         else this.bury(run);
       }),
     );

@@ -281,7 +281,19 @@ export type ForceOutcome =
   | { readonly kind: 'late' }
   | Unavailable;
 
-export type QueryOutcome = { readonly kind: 'found'; readonly state: LockState } | Unavailable;
+export type QueryOutcome =
+  | {
+      readonly kind: 'found';
+      readonly state: LockState;
+      /**
+       * Of several nodes: each lease that's held, as those nodes show it that do. One that couldn't be told its fencing token has
+       * another for it; but at least one has this token or more, and one has this or less.
+       */
+      readonly asShown?: readonly (readonly HolderState[])[];
+      /** Of one node: what the lease of each holder is known by at all nodes, in the same order. */
+      readonly leases?: readonly string[];
+    }
+  | Unavailable;
 
 export type NamesOutcome =
   { readonly kind: 'names'; readonly names: readonly LockName[] } | Unavailable;
@@ -299,14 +311,17 @@ export type InitializeOutcome =
   | Unavailable;
 
 /** Whether one who holds the key so, under this fencing token or an earlier one of the same lease, is among the holders. */
-export function isHeldWith({ held }: LockState, access: Access, fencingToken: number): boolean {
+export function isHeldWith(
+  { state, asShown = state.held.map((holder) => [holder]) }: Exclude<QueryOutcome, Unavailable>,
+  access: Access,
+  fencingToken: number,
+): boolean {
   // Who shares a key is shown by its own; of a lease that's held alone, by the first of its range.
   const range = access === 'exclusive' ? FENCE_RANGE : 1;
-  return held.some(
-    (holder) =>
-      !holder.kept &&
-      holder.fencingToken <= fencingToken &&
-      fencingToken < holder.fencingToken + range,
+  return asShown.some(
+    (lease) =>
+      lease.some((holder) => !holder.kept && holder.fencingToken <= fencingToken) &&
+      lease.some((holder) => !holder.kept && fencingToken < holder.fencingToken + range),
   );
 }
 

@@ -345,9 +345,8 @@ export class QuorumBackend implements LockBackend {
         const [first] = forced;
         if (first !== undefined && forced.length >= this.#majority) {
           // Those that didn't answer may hold it too, and then it had a majority.
-          const least = this.#majority - (this.#nodes.length - forced.length);
           const held = forced.map((one) => one.held);
-          return { kind: 'forced', held: agreedHolders(held, Math.max(1, least)), by: first.by };
+          return { kind: 'forced', held: agreedHolders(held, this.#nodes.length), by: first.by };
         }
         const isLate = answers.some((answer) => answer?.kind === 'late');
         return isLate ? { kind: 'late' } : noQuorum(this.#nodes, answers, true);
@@ -363,10 +362,7 @@ export class QuorumBackend implements LockBackend {
         if (missing > 0) return undefined;
         const found = answers.filter((answer) => answer?.kind === 'found');
         if (found.length < this.#majority) return noQuorum(this.#nodes, answers, false);
-        // Those that didn't answer may hold it too, and then it has a majority: a holder that looks isn't to take it for lost.
-        const least = this.#majority - (this.#nodes.length - found.length);
-        const states = found.map(({ state }) => state);
-        return { kind: 'found', state: agreedState(name.key, states, Math.max(1, least)) };
+        return agreedState(name.key, found, this.#nodes.length);
       },
     );
   }

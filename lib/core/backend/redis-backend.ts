@@ -193,7 +193,7 @@ const FORCE_RELEASE = new Script<
 const QUERY = new Script<
   WaitKeys,
   readonly [],
-  [nowMicros: string, record: string, sharers: string[], waiters: string[]]
+  [nowMicros: string, record: string, sharers: string[], waiters: string[], tokens: string[]]
 >(queryScript);
 
 /**
@@ -623,20 +623,21 @@ export class RedisBackend implements LockBackend {
     const [nowMicros, record, sharers] = outcome.reply;
     this.#observe(Number(nowMicros), outcome);
     if (record === 'late') return { kind: 'late' };
-    const held = holdersOf(record, sharers, Number(nowMicros) / 1_000);
-    return { kind: 'forced', held, by };
+    const held = leasesOf(record, sharers, [], Number(nowMicros) / 1_000);
+    return { kind: 'forced', held: held.map(({ holder }) => holder), by };
   }
 
   async query(name: LockName): Promise<QueryOutcome> {
     const outcome = await this.#connection.run(QUERY, this.#waitKeysOf(name), []);
     if (outcome.kind === 'unavailable') return outcome;
-    const [nowMicros, record, sharers, waiters] = outcome.reply;
-    const now = Number(nowMicros) / 1_000;
+    const [nowMicros, record, sharers, waiters, tokens] = outcome.reply;
+    const leases = leasesOf(record, sharers, tokens, Number(nowMicros) / 1_000);
     return {
       kind: 'found',
+      leases: leases.map(({ token }) => token),
       state: {
         key: name.key,
-        held: holdersOf(record, sharers, now),
+        held: leases.map(({ holder }) => holder),
         pending: pairsOf(waiters).map(([sequence, access]) => ({
           sequence: Number(sequence),
           access: access as Access,
@@ -787,39 +788,49 @@ function isShared({ access }: HeldToken): boolean {
 
 /**
  * Who holds a key, by its owner record (see `_record.lua`) and its sharers (see `_sharers.lua`): nobody where it's free,
- * reserved, or holds what isn't ours.
+ * reserved, or holds what isn't ours. `tokens`: of the sharers, where they're known.
  */
-function holdersOf(record: string, sharers: readonly string[], now: number): HolderState[] {
+function leasesOf(
+  record: string,
+  sharers: readonly string[],
+  tokens: readonly string[],
+  now: number,
+): { readonly holder: HolderState; readonly token: string }[] {
   const match = /^([hks]) (\d+) (\d+) (\S+) (.*)$/s.exec(record);
   if (match === null) return [];
-  const [, state, fence, until, token, holder] = match as unknown as string[];
-  if (state !== 's')
-    return readHolder(`${state} ${fence} ${holder}`, Number(until) - now, 'exclusive');
+  const [, state, fence, until, token, info] = match as unknown as [
+    ...[all: string, state: string, fence: string, until: string, token: string, info: string],
+  ];
+  if (state !== 's') {
+    const holder = readHolder(`${state} ${fence} ${info}`, Number(until) - now, 'exclusive');
+    return holder === undefined ? [] : [{ holder, token }];
+  }
   return pairsOf(sharers)
-    .flatMap(([ends, info]) => readHolder(info, Number(ends) - now, token as Access))
-    .toSorted((a, b) => a.fencingToken - b.fencingToken);
+    .flatMap(([ends, its], index) => {
+      const holder = readHolder(its, Number(ends) - now, token as Access);
+      return holder === undefined ? [] : [{ holder, token: tokens[index] ?? '' }];
+    })
+    .toSorted((a, b) => a.holder.fencingToken - b.holder.fencingToken);
 }
 
 /** Reads '<h|k> <fence> <holder>'. */
-function readHolder(info: string, remaining: number, access: Access): HolderState[] {
+function readHolder(info: string, remaining: number, access: Access): HolderState | undefined {
   const match = /^([hk]) (\d+) (\{.*\})$/s.exec(info);
-  if (match === null || remaining <= 0) return [];
+  if (match === null || remaining <= 0) return undefined;
   const [, state, fence, holder] = match;
   const { host, pid, application, label } = JSON.parse(holder as string) as HolderFacts;
-  return [
-    {
-      fencingToken: Number(fence),
-      // A fencing token is the server's time of the grant in µs, unless that clock was set back since the grant before.
-      since: new Date(Number(fence) / 1_000),
-      remaining,
-      host,
-      pid,
-      application,
-      label,
-      kept: state === 'k',
-      access,
-    },
-  ];
+  return {
+    fencingToken: Number(fence),
+    // A fencing token is the server's time of the grant in µs, unless that clock was set back since the grant before.
+    since: new Date(Number(fence) / 1_000),
+    remaining,
+    host,
+    pid,
+    application,
+    label,
+    kept: state === 'k',
+    access,
+  };
 }
 
 function pairsOf(list: readonly string[]): [string, string][] {

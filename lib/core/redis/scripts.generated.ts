@@ -2236,7 +2236,7 @@ export const queryScript = {
   name: 'query',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: 'c48d1d932ce6c1191cb70edc8ed958f997d49448',
+  sha1: '1ccb4ceebe270e1c08e90ebc8637c7f88d51ebfb',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -2248,7 +2248,7 @@ local function look_at_clock()
   now = tonumber(string.sub(now_us, 1, 13))
 end
 look_at_clock()
-local sharers, waiters = {}, {}
+local sharers, waiters, tokens = {}, {}, {}
 local queue = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
 for i = 1, #queue, 2 do
   local score, info = tonumber(queue[i + 1]), redis.call('HGET', KEYS[3], queue[i]) or ''
@@ -2256,6 +2256,7 @@ for i = 1, #queue, 2 do
     if score > now then
       sharers[#sharers + 1] = queue[i + 1]
       sharers[#sharers + 1] = info
+      tokens[#tokens + 1] = queue[i]
     end
   else
     local alive_until, access = string.match(info, '^(%d+) (%S+) ')
@@ -2265,7 +2266,7 @@ for i = 1, #queue, 2 do
     end
   end
 end
-return {now_us, redis.call('GET', KEYS[1]) or '', sharers, waiters}
+return {now_us, redis.call('GET', KEYS[1]) or '', sharers, waiters, tokens}
 `,
 } as const;
 

@@ -1,0 +1,126 @@
+/**
+ * How several independent nodes, taken together, show a lease: also where they know it under different fencing tokens, because
+ * some could not be told that of the lease, and where one that has it doesn't answer.
+ *
+ * A lease that isn't renewed is looked at when its process hears again: what the nodes show decides whether it's kept.
+ */
+import { afterEach, beforeEach, expect, it } from '@jest/globals';
+import { Redis } from 'ioredis';
+import type { Lock } from '../../lib/core/lock.js';
+import { Locker } from '../../lib/core/locker.js';
+import { acquireAllScript, setFenceScript } from '../../lib/core/redis/scripts.generated.js';
+import { eventually } from '../support/eventually.js';
+import { freeRecord, recordOf } from '../support/lock-keys.js';
+import { RedisServer } from '../support/redis-server.js';
+import { TcpProxy } from '../support/tcp-proxy.js';
+
+const HOUR = 3_600_000;
+
+let servers: RedisServer[] = [];
+let ways: TcpProxy[] = [];
+const lockers: Locker[] = [];
+
+beforeEach(async () => {
+  servers = await RedisServer.startMany(3);
+  ways = await Promise.all(servers.map(({ port }) => TcpProxy.start(port)));
+});
+
+afterEach(async () => {
+  await Promise.all(lockers.splice(0).map((locker) => locker.close()));
+  await Promise.all(ways.map((way) => way.close()));
+  await Promise.all(servers.map((server) => server.stop()));
+});
+
+async function open(): Promise<Locker> {
+  const connection = ways.map(({ url }) => url);
+  const locker = new Locker({ connection, drainTimeout: 1, nodeTimeout: 1_000 });
+  lockers.push(locker);
+  // The nodes' clocks and the scripts are known then.
+  await (await locker.acquire('first')).release();
+  return locker;
+}
+
+async function at<T>(index: number, look: (client: Redis) => Promise<T>): Promise<T> {
+  // A node that is away is an error at once.
+  const client = new Redis((servers[index] as RedisServer).url, { retryStrategy: () => null });
+  client.on('error', () => {});
+  try {
+    return await look(client);
+  } finally {
+    client.disconnect();
+  }
+}
+
+/** As if a node's clock had been so far ahead when it last granted the key. */
+function setAhead(index: number, key: string, by: number): Promise<unknown> {
+  const record = freeRecord((Date.now() + by) * 1_000);
+  return at(index, (client) => client.set(`lock:{${key}}`, record, 'PX', by + HOUR));
+}
+
+/** The fencing tokens under which the nodes have a key: that of the holder, or the last that was given. */
+async function fencesOf(key: string): Promise<(number | undefined)[]> {
+  const records = await Promise.all(
+    servers.map((_, index) => at(index, (client) => recordOf(client, `lock:{${key}}`))),
+  );
+  return records.map((record) => record?.fence);
+}
+
+/** Has the leases of the process looked at, and waits until they were: of one that's gone, it learns by that. */
+async function lookAtLeases(gone: Lock): Promise<void> {
+  for (const index of ways.keys()) {
+    await at(index, (client) => client.del('lock:{gone}', 'lock:{gone}:q', 'lock:{gone}:w')).catch(
+      () => {},
+    );
+  }
+  for (const way of ways) way.cutAll();
+  await eventually(() => gone.signal.aborted, { message: 'it was looked at' });
+}
+
+it.each(['exclusive', 'shared'] as const)(
+  'a lease (%s) that each node has under another fencing token is shown under its own, and kept',
+  async (mode) => {
+    const locker = await open();
+    // The first node is the furthest ahead, and slow; the last one isn't ahead.
+    await setAhead(0, 'k', 2 * HOUR);
+    await setAhead(1, 'k', HOUR);
+    const [slow, , last] = ways as [TcpProxy, TcpProxy, TcpProxy];
+    slow.delay(100, 'up');
+    // Neither is told the token: the last one a larger, the first one a smaller.
+    const untold = new Set<TcpProxy>();
+    for (const way of [slow, last]) {
+      way.onRequest = (bytes) => {
+        const tells = [acquireAllScript, setFenceScript].some(({ sha1 }) => bytes.includes(sha1));
+        if (!tells) return 'pass';
+        untold.add(way);
+        return 'cut';
+      };
+    }
+    const lock = await locker.acquire('k', { mode, ttl: '30s', renew: false });
+    await eventually(() => untold.size === 2);
+    for (const way of ways) way.onRequest = () => 'pass';
+    slow.delay(0, 'up');
+    const shown = await eventually(async () => {
+      const { held } = await locker.inspect('k');
+      return held.length > 0 ? held : undefined;
+    });
+    expect(shown).toMatchObject([{ fencingToken: lock.fencingToken, access: mode }]);
+    const fences = await fencesOf('k');
+    expect(new Set(fences).size).toBe(3);
+    const gone = await locker.acquire('gone', { ttl: '30s', renew: false });
+    await lookAtLeases(gone);
+    expect(lock.isHeld).toBe(true);
+    expect(await lock.release()).toBe('released');
+  },
+);
+
+it('a lease of which one node does not answer is kept: a majority may have it', async () => {
+  await (servers[2] as RedisServer).kill();
+  const locker = await open();
+  const lock = await locker.acquire('k', { ttl: '30s', renew: false });
+  await (servers[2] as RedisServer).restart();
+  await eventually(async () => (await at(2, (client) => client.ping())) === 'PONG');
+  const gone = await locker.acquire('gone', { ttl: '30s', renew: false });
+  await (servers[1] as RedisServer).kill();
+  await lookAtLeases(gone);
+  expect(lock.isHeld).toBe(true);
+});
