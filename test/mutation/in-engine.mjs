@@ -204,7 +204,7 @@ export const inEngine = [
   {
     name: 'P5 a release that failed goes on',
     file: core('locker'),
-    find: `        this.#cleanUp.release(() => releaseOf(lease));
+    find: `        void this.#cleanUp.release(() => releaseOf(lease));
         this.#events.emit('releaseFailed'`,
     replace: `        this.#events.emit('releaseFailed'`,
     test: lockerUnit('release that is not answered is "unconfirmed"'),

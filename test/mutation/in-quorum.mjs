@@ -63,7 +63,7 @@ export const inQuorum = [
   {
     name: 'quorum: a release goes on at the nodes that did not answer',
     file: of('quorum-backend'),
-    find: `if (decision.kind !== 'released' || answer.kind === 'released') return;`,
+    find: `if (decision.kind === 'unavailable' || answer.kind === 'released') return;`,
     replace: `if (decision !== undefined) return;`,
     test: quorum('what a majority decided without it is undone there: it comes too late for it'),
   },
@@ -71,8 +71,9 @@ export const inQuorum = [
     name: 'quorum: a node that is slow takes nothing after its time',
     file: of('quorum-backend'),
     find: `      notAfter: Math.min(request.notAfter, now + this.options.nodeTimeout),
-      fenceFloor`,
-    replace: `      fenceFloor`,
+      endsAt`,
+    replace: `      notAfter: request.notAfter,
+      endsAt`,
     test: quorum('a command that comes a second time, after its deadline, takes nothing'),
   },
   {
