@@ -228,6 +228,15 @@ export function describeAccess(parties: () => Parties, { byMajority }: BackendTr
       expect((await b.state(name)).held).toHaveLength(2);
     });
 
+    it('a holder whose time is up is not prolonged, though nobody has asked for its place since', async () => {
+      const { a, b, newName } = parties();
+      const name = newName();
+      const crashed = await a.take(name, { access: 'shared', ttl: 200 });
+      await b.take(name, { access: 'shared' });
+      await eventually(async () => (await b.state(name)).held.length === 1);
+      expect(await a.backend.extend([crashed])).toEqual([{ kind: 'taken' }]);
+    });
+
     it('answers with the time until one place is free, or until all others are', async () => {
       const { a, b, newName } = parties();
       const name = newName();
@@ -273,7 +282,8 @@ export function describeAccess(parties: () => Parties, { byMajority }: BackendTr
         { fencingToken: one.fencingToken, kept: true },
         { fencingToken: two.fencingToken, kept: false },
       ]);
-      // Nothing was left that could be undone.
+      // Nothing is left of it that could be prolonged or undone.
+      expect(await a.backend.extend([one])).toEqual([{ kind: 'taken' }]);
       await a.backend.cancel(one);
       expect((await b.ask(name, { access })).kind).toBe('busy');
       await eventually(() => b.take(name, { access }));
@@ -361,17 +371,22 @@ export function describeAccess(parties: () => Parties, { byMajority }: BackendTr
 
     // (One key alone, as a Cluster has no others in the same command.)
     describe('asked for with others', () => {
-      const ask = (party: Party, name: LockName, fencingToken?: number) =>
+      const ask = (
+        party: Party,
+        name: LockName,
+        options: { readonly access?: Access; readonly fencingToken?: number } = {},
+      ) =>
         party.backend.tryAcquireAll({
           wanted: [{ name, token: randomUUID() }],
-          ...{ ttl: TTL, access: 'exclusive', fencingToken, label: undefined },
+          ...{ ttl: TTL, access: 'exclusive', fencingToken: undefined, label: undefined },
           notAfter: performance.now() + 5_000,
+          ...options,
         });
 
       it('a key is given the fencing token of all only where it is held', async () => {
         const { a, newName } = parties();
         const name = newName();
-        const outcome = await ask(a, name, Date.now() * 1_000);
+        const outcome = await ask(a, name, { fencingToken: Date.now() * 1_000 });
         expect(outcome).toMatchObject({ kind: 'busy', index: 0 });
         expect((await a.state(name)).held).toEqual([]);
       });
@@ -383,6 +398,17 @@ export function describeAccess(parties: () => Parties, { byMajority }: BackendTr
         await b.wait(name);
         await eventually(async () => (await a.state(name)).held.length === 0);
         expect(await ask(c, name)).toMatchObject({ kind: 'busy', index: 0 });
+      });
+
+      unlessByMajority('a key is refused that is held under another limit', async () => {
+        const { a, b, newName } = parties();
+        const name = newName();
+        await a.take(name, { access: 'limit:3' });
+        expect(await ask(b, name, { access: 'limit:1' })).toMatchObject({
+          kind: 'conflict',
+          index: 0,
+          access: 'limit:3',
+        });
       });
 
       it('a key has a fencing token that is larger than the last', async () => {

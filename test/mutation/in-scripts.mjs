@@ -86,7 +86,7 @@ export const inScripts = [
     file: lua('mark-blocked'),
     find: ` or token ~= ARGV[1] or`,
     replace: ` or ARGV[1] == '' or`,
-    test: several('callers that wait for each other no circle: nobody is refused'),
+    test: backend('access shows who holds a key alone, and what this holder was noted'),
   },
   {
     name: 'P6 a force release takes what is meant',
@@ -115,7 +115,7 @@ export const inScripts = [
     file: lua('_sharers'),
     find: 'if ends <= now or ends >= PLACES',
     replace: 'if ends >= PLACES',
-    test: backend("access a holder that doesn't renew loses its place to others"),
+    test: backend('access a holder whose time is up is not prolonged'),
   },
   {
     name: 'P1 the same token is granted again for a full ttl',
@@ -167,7 +167,7 @@ export const inScripts = [
     name: 'P1 one at a time',
     file: lua('_hand-on'),
     find: `if access == 'exclusive' or access ~= inside.access then return false end`,
-    test: backend('access held as shared, asked for as exclusive: busy'),
+    test: backend('access held as shared, asked for as limit:3: busy'),
   },
   {
     name: 'P1 no more than the limit',
@@ -186,7 +186,7 @@ export const inScripts = [
     name: 'P1 two limits that differ are refused, with several keys',
     file: lua('acquire-all'),
     find: `if state == 's' and not free and limits_differ(access, of) then return {now_us, 'conflict', i, of} end`,
-    test: several('limit refuses another limit for a key that is held, and names both'),
+    test: backend('access asked for with others a key is refused that is held under another limit'),
   },
   {
     name: 'P1 who asks for several keys enters by the same rule',
