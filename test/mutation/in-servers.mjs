@@ -358,8 +358,8 @@ export const inServers = [
   {
     name: 'P7 a subscription that has gone silent is given up',
     file: redis('redis-wake-up'),
-    find: `        this.#hears = false;
-        client.disconnect(true);`,
+    find: `      this.#hears = false;
+      client.disconnect(true);`,
     test: wakeUp('The subscriber connection is replaced when a check gets no answer'),
   },
   {

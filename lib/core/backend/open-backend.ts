@@ -20,5 +20,5 @@ export function openBackend(
   if (isQuorum(connection)) {
     return new QuorumBackend({ ...ofRedis, connection, nodeTimeout }, clock, random, events);
   }
-  return new RedisBackend({ ...ofRedis, connection }, clock, events);
+  return new RedisBackend({ ...ofRedis, connection }, clock, events, random);
 }

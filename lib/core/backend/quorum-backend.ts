@@ -75,7 +75,8 @@ export class QuorumBackend implements LockBackend {
     private readonly clock: Clock,
     private readonly random: () => number,
     private readonly events: LockEmitter,
-    openNode: OpenNode = (nodeOptions, ofNode) => new RedisBackend(nodeOptions, clock, ofNode),
+    openNode: OpenNode = (nodeOptions, ofNode) =>
+      new RedisBackend(nodeOptions, clock, ofNode, random),
   ) {
     const { connection, nodeTimeout } = options;
     this.#majority = majorityOf(connection.length);

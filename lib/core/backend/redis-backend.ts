@@ -226,7 +226,12 @@ export class RedisBackend implements LockBackend {
   readonly #holder: string;
   #synchronizing: Promise<Unavailable | undefined> | undefined;
 
-  constructor(options: RedisBackendOptions, clock: Clock, events: LockEmitter) {
+  constructor(
+    options: RedisBackendOptions,
+    clock: Clock,
+    events: LockEmitter,
+    random: () => number = Math.random,
+  ) {
     const { commandTimeout, replicas } = options;
     this.#clock = clock;
     this.#source = new ConnectionSource(options.connection, commandTimeout);
@@ -235,7 +240,7 @@ export class RedisBackend implements LockBackend {
     const channel = `${this.#keyPrefix}${options.prefix}:wake:${randomBytes(9).toString('base64url')}`;
     const { application } = options;
     const forget = () => this.#serverClock.forget();
-    this.#connection = new Connection(this.#source, commandTimeout, clock, events, forget);
+    this.#connection = new Connection(this.#source, commandTimeout, clock, events, forget, random);
     if (replicas !== undefined) {
       this.#confirmed = this.#source.isCluster
         ? new ConfirmedCluster(this.#connection, replicas, commandTimeout, clock, forget)
@@ -256,6 +261,7 @@ export class RedisBackend implements LockBackend {
           clock,
           commandTimeout,
           mayPublish,
+          random,
         )
       : new RedisWakeUp(this.#source, channel, clock, commandTimeout, mayPublish);
     const { holderChannel } = this.wakeUp;

@@ -1,5 +1,6 @@
 import type { Cluster, Redis } from 'ioredis';
 
+import { Backoff } from '../backoff.js';
 import type { Clock } from '../clock.js';
 import { hashSlotOf } from './hash-slot.js';
 import { nodeAddress, RedisNode } from './redis-node.js';
@@ -29,6 +30,7 @@ export class ClusterNodes {
   constructor(
     private readonly cluster: Cluster,
     private readonly clock: Clock,
+    private readonly random: () => number,
   ) {}
 
   get masters(): readonly Redis[] {
@@ -75,7 +77,8 @@ export class ClusterNodes {
   ): Promise<R> {
     let [last, error] = [first, firstError];
     let asksAgain = true;
-    for (let pause = FIRST_PAUSE; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+    const backoff = new Backoff(FIRST_PAUSE, LONGEST_PAUSE, this.random);
+    for (;;) {
       const refusal = error === undefined ? undefined : refusalOf(error);
       if (error !== undefined && refusal === undefined) {
         // Cut off, perhaps: whoever comes next should know who keeps the slot.
@@ -92,10 +95,10 @@ export class ClusterNodes {
           if (next !== undefined) this.#learn(slot, next);
           void this.refresh();
           // Two nodes that each name the other, while they agree on it.
-          if (next === last) await this.#wait(pause);
+          if (next === last) await this.#pause(backoff);
         }
       } else if (refusal !== undefined) {
-        await this.#wait(pause);
+        await this.#pause(backoff);
         if (refusal.kind === 'down') await this.refresh();
       }
       next = await ready(next ?? this.masterOf(slot));
@@ -190,9 +193,9 @@ export class ClusterNodes {
     return node;
   }
 
-  #wait(pause: number): Promise<void> {
+  #pause(backoff: Backoff): Promise<void> {
     return new Promise((resolve) => {
-      this.clock.after(pause * (0.5 + Math.random()), resolve, 'background');
+      this.clock.after(backoff.next(), resolve, 'background');
     });
   }
 }

@@ -1,10 +1,12 @@
 import type { Redis } from 'ioredis';
 
+import { Backoff } from '../backoff.js';
 import type { Clock, Timer } from '../clock.js';
 import type { LockName } from '../lock-name.js';
 import type { WakeListener, WakeUp } from '../wake-up.js';
 import { type Connection, ConnectionSource } from './connection.js';
 import { hashSlotOf } from './hash-slot.js';
+import { LinkCheck } from './link-check.js';
 import { nodeAddress } from './redis-node.js';
 import { readWakeMessage } from './wake-message.js';
 
@@ -13,8 +15,6 @@ const LINGER = 1_000;
 /** A pause, in ms, before it's tried again to subscribe: it grows from the first to the last. */
 const FIRST_PAUSE = 50;
 const LONGEST_PAUSE = 1_000;
-/** A timeout that comes so many ms late came to a blocked event loop, and says nothing of the server. */
-const BLOCKED = 50;
 
 /**
  * Wake-ups on a Cluster, where what is published on an ordinary channel goes to every node.
@@ -56,6 +56,7 @@ export class ClusterWakeUp implements WakeUp {
     private readonly clock: Clock,
     private readonly timeout: number,
     private readonly mayPublish: () => Promise<boolean>,
+    private readonly random: () => number,
   ) {
     this.channel = channel;
     connection.nodes?.onRefresh(() => this.#followSlots());
@@ -183,7 +184,8 @@ export class ClusterWakeUp implements WakeUp {
     if (subscription.isPlacing) return;
     subscription.isPlacing = true;
     const before = subscription.link;
-    for (let pause = FIRST_PAUSE; this.#isWanted(subscription); pause = longer(pause)) {
+    const backoff = this.#newBackoff();
+    while (this.#isWanted(subscription)) {
       const link = await this.#linkTo(subscription.slot);
       if (!this.#isWanted(subscription)) break;
       const outcome = (await link?.hear(subscription.channel, 'ssubscribe')) ?? 'failed';
@@ -206,7 +208,7 @@ export class ClusterWakeUp implements WakeUp {
         break;
       }
       await this.connection.nodes?.refresh();
-      await this.#wait(pause);
+      await this.#pause(backoff);
     }
     subscription.isPlacing = false;
   }
@@ -280,10 +282,11 @@ export class ClusterWakeUp implements WakeUp {
       this.#settle();
       return;
     }
-    for (let pause = FIRST_PAUSE; !this.#closed; pause = longer(pause)) {
+    const backoff = this.#newBackoff();
+    while (!this.#closed) {
       await this.connection.connect();
       const { masters } = this.connection;
-      const node = masters[Math.floor(Math.random() * masters.length)];
+      const node = masters[Math.floor(this.random() * masters.length)];
       if (node !== undefined && !this.#closed) {
         let lose = (): void => {};
         const lost = new Promise<void>((resolve) => (lose = resolve));
@@ -295,7 +298,7 @@ export class ClusterWakeUp implements WakeUp {
           return;
         }
         if (outcome === 'heard' && !this.#closed) {
-          pause = FIRST_PAUSE;
+          backoff.reset();
           this.#hearsCommon = true;
           this.#settle();
           // What was published here while nobody listened is lost, also what was told to holders: let everybody look.
@@ -305,7 +308,7 @@ export class ClusterWakeUp implements WakeUp {
         }
         link.close();
       }
-      if (!this.#closed) await this.#wait(pause);
+      if (!this.#closed) await this.#pause(backoff);
     }
   }
 
@@ -313,9 +316,13 @@ export class ClusterWakeUp implements WakeUp {
     for (const look of [...this.#settled]) look();
   }
 
-  #wait(pause: number): Promise<void> {
+  #newBackoff(): Backoff {
+    return new Backoff(FIRST_PAUSE, LONGEST_PAUSE, this.random);
+  }
+
+  #pause(backoff: Backoff): Promise<void> {
     return new Promise((resolve) => {
-      this.clock.after(pause * (0.5 + Math.random()), resolve, 'background');
+      this.clock.after(backoff.next(), resolve, 'background');
     });
   }
 }
@@ -340,12 +347,12 @@ class Link {
   readonly ready: Promise<boolean>;
   readonly #redis: Redis;
   #isLost = false;
-  #isChecking = false;
+  readonly #check: LinkCheck;
 
   constructor(
     node: Redis,
-    private readonly timeout: number,
-    private readonly clock: Clock,
+    timeout: number,
+    clock: Clock,
     onMessage: (message: string) => void,
     private readonly onLost: () => void,
     onMoved: (link: Link) => void,
@@ -353,6 +360,7 @@ class Link {
     this.address = nodeAddress(node.options);
     const redis = new ConnectionSource(node, timeout).open() as Redis;
     this.#redis = redis;
+    this.#check = new LinkCheck(clock, timeout);
     this.ready = new Promise((resolve) => {
       redis.once('ready', () => resolve(true));
       redis.once('close', () => {
@@ -391,16 +399,7 @@ class Link {
 
   /** It may be dead without either side knowing. */
   check(): void {
-    if (this.#isLost || this.#isChecking) return;
-    this.#isChecking = true;
-    const askedAt = this.clock.now();
-    this.#redis
-      .ping()
-      .catch(() => {
-        // Late only because our own event loop was blocked: the next check tells.
-        if (this.clock.now() - askedAt < this.timeout + BLOCKED) this.close();
-      })
-      .finally(() => (this.#isChecking = false));
+    if (!this.#isLost) this.#check.ask(this.#redis, () => this.close());
   }
 
   close(): void {
@@ -412,8 +411,4 @@ class Link {
     this.#redis.disconnect();
     this.onLost();
   }
-}
-
-function longer(pause: number): number {
-  return Math.min(2 * pause, LONGEST_PAUSE);
 }

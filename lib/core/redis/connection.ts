@@ -220,12 +220,13 @@ export class Connection implements ScriptRunner {
     private readonly clock: Clock,
     events: LockEmitter,
     onReady: () => void,
+    random: () => number = Math.random,
   ) {
     this.#isCluster = source.isCluster;
     this.#calls = new Agenda(clock, false, () => this.#timeOut());
     this.client = source.open();
     this.#node = new RedisNode(this.client);
-    if (this.client.isCluster) this.nodes = new ClusterNodes(this.client as Cluster, clock);
+    if (this.client.isCluster) this.nodes = new ClusterNodes(this.client as Cluster, clock, random);
     this.#firstOutcome = new Promise((resolve) => {
       const ready = () => {
         this.#state = 'ready';

@@ -1,11 +1,11 @@
+import type { Redis } from 'ioredis';
+
 import type { Clock } from '../clock.js';
 import type { LockName } from '../lock-name.js';
 import type { WakeListener, WakeUp } from '../wake-up.js';
 import type { ConnectionSource, RedisClient } from './connection.js';
+import { LinkCheck } from './link-check.js';
 import { readWakeMessage } from './wake-message.js';
-
-/** A timeout that comes so many ms late came to a blocked event loop, and says nothing of the server. */
-const BLOCKED = 50;
 
 /**
  * Wake-ups over a subscriber connection of its own, opened with the first lease or when the first caller has to wait, and
@@ -22,7 +22,7 @@ export class RedisWakeUp implements WakeUp {
   /** The server won't let us subscribe or publish (ACL): there's only polling. */
   #refused = false;
   #closed = false;
-  #checking = false;
+  readonly #linkCheck: LinkCheck;
   #listener: WakeListener = () => {};
   readonly #subscribers = new Set<() => void>();
 
@@ -35,6 +35,7 @@ export class RedisWakeUp implements WakeUp {
     private readonly mayPublish: () => Promise<boolean>,
   ) {
     this.channel = channel;
+    this.#linkCheck = new LinkCheck(clock, timeout);
   }
 
   get listening(): boolean {
@@ -89,21 +90,12 @@ export class RedisWakeUp implements WakeUp {
   check(): void {
     const client = this.#client;
     // Connections to a Cluster's nodes are its client's own affair.
-    if (!this.#hears || this.#checking || client === undefined || client.isCluster) return;
-    this.#checking = true;
-    const askedAt = this.clock.now();
-    const isSilent = () => this.clock.now() - askedAt < this.timeout + BLOCKED;
-    client
-      .ping()
-      .catch(() => {
-        // Late only because our own event loop was blocked: the next check tells.
-        if (this.#closed || client.status !== 'ready' || !isSilent()) return;
-        this.#hears = false;
-        client.disconnect(true);
-      })
-      .finally(() => {
-        this.#checking = false;
-      });
+    if (!this.#hears || client === undefined || client.isCluster) return;
+    this.#linkCheck.ask(client as Redis, () => {
+      if (this.#closed || client.status !== 'ready') return;
+      this.#hears = false;
+      client.disconnect(true);
+    });
   }
 
   close(): void {
