@@ -54,7 +54,7 @@ class Copy {
     const report = join(this.folder, 'report.json');
     rmSync(report, { force: true });
     const status = await this.#start([
-      ...['node_modules/jest/bin/jest.js', '--silent', '--runInBand', file],
+      ...['node_modules/jest/bin/jest.js', '--silent', '--runInBand', '--forceExit', file],
       ...['-t', names.map(literally).join('|'), '--json', `--outputFile=${report}`],
     ]);
     if (status === null || !existsSync(report)) return { passed: [], failed: ['(it hangs)'] };

@@ -245,6 +245,20 @@ const IN_MEMORY: readonly Row[] = [
   ],
 ];
 
+/** Adds to a list what is found whatever the fault; of these servers, unless it says of which. */
+function finder(findings: SafetyFinding[], servers: readonly string[]) {
+  return (
+    severity: FindingSeverity,
+    code: string,
+    message: string,
+    remedy: string,
+    promises: readonly LockPromise[] = [],
+    concerned = servers,
+  ): void => {
+    findings.push({ severity, code, promises, faults: [], message, remedy, servers: concerned });
+  };
+}
+
 /** What is wrong with a server whatever the fault. */
 function serverFindings(
   server: ServerSurvey,
@@ -252,22 +266,7 @@ function serverFindings(
   options: DiagnosedOptions,
 ): SafetyFinding[] {
   const findings: SafetyFinding[] = [];
-  const find = (
-    severity: FindingSeverity,
-    code: string,
-    message: string,
-    remedy: string,
-    promises: readonly LockPromise[] = [],
-  ) =>
-    findings.push({
-      severity,
-      code,
-      promises,
-      faults: [],
-      message,
-      remedy,
-      servers: [server.address],
-    });
+  const find = finder(findings, [server.address]);
   // A quorum does without some of its nodes.
   const usable = servers.filter(isUsable).length;
   const isUnusable = layout !== 'quorum' || usable < majorityOf(servers.length);
@@ -443,23 +442,7 @@ function settingFindings(
   { ttl, commandTimeout }: DiagnosedOptions,
 ): SafetyFinding[] {
   const findings: SafetyFinding[] = [];
-  const find = (
-    severity: FindingSeverity,
-    code: string,
-    message: string,
-    remedy: string,
-    promises: readonly LockPromise[] = [],
-    concerned: readonly string[] = [],
-  ) =>
-    findings.push({
-      severity,
-      code,
-      promises,
-      faults: [],
-      message,
-      remedy,
-      servers: concerned,
-    });
+  const find = finder(findings, []);
   if (layout === 'memory') {
     find(
       'advice',

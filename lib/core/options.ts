@@ -3,7 +3,7 @@ import type { Cluster, Redis, RedisOptions } from 'ioredis';
 import { type Access, accessOf, capacityOf } from './access.js';
 import { type Duration, LONGEST_DURATION, millisecondsOf } from './duration.js';
 import { LockConfigError } from './errors.js';
-import { addressOf } from './redis/server-address.js';
+import { givenAddress } from './redis/server-address.js';
 import type { LockLayout } from './survey.js';
 
 /**
@@ -808,7 +808,7 @@ function nodes(option: string, value: readonly unknown[]): readonly unknown[] {
     if (isOther || Array.isArray(node)) {
       throw invalid(at, node, 'a URL, ioredis options or an ioredis instance of one server');
     }
-    const address = addressOf(connection(at, node) as QuorumConnection[number]);
+    const address = givenAddress(connection(at, node) as QuorumConnection[number]);
     const before = known.get(address);
     if (before !== undefined) {
       throw new LockConfigError(

@@ -848,6 +848,14 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         });
       });
 
+      it('calls no run crashed that has ended, though its lock is gone', async () => {
+        const { request, backend } = await claimAndCrash();
+        const { token } = request.run;
+        await backend.runs.finish(runsOf(), { token, state: 'done', retain: DAY });
+        await backend.runs.list(runsOf(), [token]);
+        expect(await recorded()).toEqual(['0 done 1']);
+      });
+
       it('forgets no run that has ended', async () => {
         const { request, backend } = await claimAndCrash();
         const { token } = request.run;

@@ -216,6 +216,22 @@ describe('A waiter in another process', () => {
     expect((await busMessages()).everywhere).toBe(before.everywhere);
   });
 
+  it('is woken by shard again where its link was cut', async () => {
+    const [a, b] = [await openLocker(), await openLocker()];
+    const master = await nodes.masterOf(LockName.of('lock', 'cut').owner);
+    const listens = async () => (await master.order('PUBSUB', 'SHARDCHANNELS')).includes('{cut}');
+    const lock = await a.acquire('cut');
+    const waiting = b.acquire('cut');
+    await isWaiting(a, 'cut');
+    await eventually(listens);
+    await master.order('CLIENT', 'KILL', 'TYPE', 'pubsub');
+    await eventually(listens, { message: 'it listens again' });
+    const before = await busMessages();
+    await lock.release();
+    await (await waiting).release();
+    expect((await busMessages()).everywhere).toBe(before.everywhere);
+  });
+
   it('is woken after every subscriber was thrown out', async () => {
     const [a, b] = [await openLocker(), await openLocker()];
     const took = await handOver(a, b, 'killed', {}, {}, async () => {

@@ -5,7 +5,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
-import { Cluster } from 'ioredis';
+import { Cluster, type ClusterOptions } from 'ioredis';
 import type { Granted, HeldToken } from '../../lib/core/backend/lock-backend.js';
 import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import { systemClock } from '../../lib/core/clock.js';
@@ -35,8 +35,11 @@ afterEach(async () => {
   await Promise.all(closables.splice(0).map((each) => each.close()));
 });
 
-function openCluster(): Cluster {
-  const cluster = new Cluster(nodes.addresses, { redisOptions: { lazyConnect: true } });
+function openCluster(options: Pick<ClusterOptions, 'clusterNodeRetryStrategy'> = {}): Cluster {
+  const cluster = new Cluster(nodes.addresses, {
+    redisOptions: { lazyConnect: true },
+    ...options,
+  });
   closables.push({ close: async () => cluster.disconnect() });
   return cluster;
 }
@@ -195,7 +198,9 @@ describe('A deadline', () => {
   });
 
   it('is told a node in the time of the server that is there now', async () => {
-    const cluster = new ConnectionSource(openCluster(), 2_000);
+    // Its client is the same one also after the link was lost.
+    const clusterNodeRetryStrategy = () => 20;
+    const cluster = new ConnectionSource(openCluster({ clusterNodeRetryStrategy }), 2_000);
     const connection = new Connection(cluster, 2_000, systemClock, new LockEmitter(), () => {});
     closables.push({ close: async () => connection.close() });
     await connection.connect();

@@ -145,7 +145,8 @@ describe('a grant', () => {
     ['under a limit', (locker: Locker) => locker.acquire('k', { limit: 3 })],
     ['of several keys', (locker: Locker) => locker.acquire(['k', 'l'])],
   ])('%s is confirmed, or undone and refused', async (_how, take) => {
-    const locker = openLocker({ replicas: REPLICAS });
+    // Longer than is waited for what is undone.
+    const locker = openLocker({ replicas: REPLICAS, ttl: 30_000 });
     const lock = await take(locker);
     expect(await recordOf(clientOf(replica), 'lock:{k}')).toMatchObject({ ended: false });
     await lock?.release();

@@ -686,10 +686,17 @@ redis.call('HDEL', KEYS[3], ARGV[1])`,
 
   // Runs of jobs
   {
-    name: 'run: a tick that runs is claimed by nobody else',
+    name: 'run: a claim that is made again says the same',
     file: lua('claim-run'),
     find: `if same.state == 'running' then return answer(same.token == mine.token and 'begun' or 'running', same) end`,
-    test: runOnce('a tick is run by one of many that come at once'),
+    test: runOnce('the store claims once for a token, however often it is asked'),
+  },
+  {
+    name: 'run: a tick that was run is not run again',
+    file: lua('claim-run'),
+    find: `if same.state ~= 'crashed' or same.attempt`,
+    replace: 'if same.attempt',
+    test: runOnce("retryCrashed, where nothing crashes, doesn't run a tick again that failed"),
   },
   {
     name: 'run: a tick is known by its instant',
@@ -752,7 +759,7 @@ redis.call('HDEL', KEYS[3], ARGV[1])`,
     file: lua('_runs'),
     find: `if run.state == 'running' and dead[run.token] then`,
     replace: 'if dead[run.token] then',
-    test: runOnce('the store forgets no run that has ended'),
+    test: runOnce('the store calls no run crashed that has ended'),
   },
   {
     name: 'run: an end that was recorded stays, whoever takes its claim back',

@@ -4,7 +4,7 @@ import { LockEmitter } from '../events.js';
 import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
 import type { QuorumConnection } from '../options.js';
-import { addressOf } from '../redis/server-address.js';
+import { givenAddress } from '../redis/server-address.js';
 import type { ServerSurvey } from '../survey.js';
 import { AcquireVote, FENCE_LEAD, type NodePlace } from './acquire-vote.js';
 import { agreedHolders, agreedState } from './agreed-state.js';
@@ -84,7 +84,7 @@ export class QuorumBackend implements LockBackend {
       const ofNode = new LockEmitter();
       const nodeOptions = { ...options, connection: each, commandTimeout: nodeTimeout };
       const backend = openNode(nodeOptions, ofNode);
-      const node = new QuorumNode(addressOf(each), backend, clock, random);
+      const node = new QuorumNode(givenAddress(each), backend, clock, random);
       ofNode.on('unavailable', () => this.#wentDown(node));
       ofNode.on('available', () => this.#cameBack(node));
       return node;

@@ -86,7 +86,6 @@ export class ClusterNodes {
         throw error;
       }
       if (refusal !== undefined) errand.refused(error);
-      if (errand.isOver) throw error ?? new UnreachableNode();
       let next: RedisNode | undefined;
       const asking = refusal?.kind === 'ask';
       if (refusal?.kind === 'moved' || refusal?.kind === 'ask') {

@@ -3,10 +3,11 @@ import type { Redis, RedisOptions } from 'ioredis';
 const DEFAULT_PORT = 6379;
 
 /**
- * Where a server is, as `host:port`, a socket's path, or a master's name behind its Sentinels: without user, password and
- * database, so that it can be shown, and that two connections to one server look alike. Two names of one host don't.
+ * Where a connection is to go, as it was given: `host:port`, a socket's path, or a master's name behind its Sentinels; without
+ * user, password and database, so that it can be shown, and that two connections to one server look alike. Two names of one
+ * host don't.
  */
-export function addressOf(where: string | RedisOptions | Redis): string {
+export function givenAddress(where: string | RedisOptions | Redis): string {
   if (typeof where === 'string') {
     const { hostname, port } = new URL(where);
     return joined(hostname, port === '' ? DEFAULT_PORT : Number(port));
@@ -18,6 +19,22 @@ export function addressOf(where: string | RedisOptions | Redis): string {
     return `${options.name} at ${joined(first?.host, first?.port ?? 26_379)}`;
   }
   return options.path ?? joined(options.host, Number(options.port ?? DEFAULT_PORT));
+}
+
+/** Where an open connection goes: behind Sentinel, what was given doesn't say. */
+export function reachedAddress(client: Redis): string {
+  const { host, port, path, sentinels } = client.options;
+  if (path !== undefined) return path;
+  const { remoteAddress, remotePort } = (client as { stream?: RemoteEnd }).stream ?? {};
+  const isFound = (sentinels?.length ?? 0) > 0 && remoteAddress !== undefined;
+  return isFound
+    ? `${remoteAddress}:${remotePort}`
+    : `${host ?? 'localhost'}:${port ?? DEFAULT_PORT}`;
+}
+
+interface RemoteEnd {
+  readonly remoteAddress?: string;
+  readonly remotePort?: number;
 }
 
 function joined(host = 'localhost', port: number): string {

@@ -2,6 +2,7 @@ import type { Redis } from 'ioredis';
 
 import type { Known, ReplicaFacts, ServerFacts, ServerSurvey } from '../survey.js';
 import type { Connection } from './connection.js';
+import { reachedAddress } from './server-address.js';
 
 /** A clock is asked so often; the quickest answer says most. */
 const CLOCK_SAMPLES = 3;
@@ -47,7 +48,7 @@ export async function surveyServer(
   const mode = modeOf(info.text('redis_mode'), info.text('server_mode'));
   const clusterState = mode === 'cluster' ? await inquiry.clusterState() : undefined;
   const clock = await inquiry.clock();
-  const address = addressOf(node);
+  const address = reachedAddress(node);
   const { failure, denied } = inquiry;
   if (failure !== undefined) return { kind: 'unreachable', address, message: failure };
   return {
@@ -267,18 +268,4 @@ function replicasOf(info: Fields): ServerFacts['replicas'] {
       lag: lag === undefined ? 'unknown' : Number(lag),
     };
   });
-}
-
-/** Where the connection really goes: behind Sentinel, the options don't say. */
-function addressOf(node: Redis): string {
-  const { host, port, path, sentinels } = node.options;
-  if (path !== undefined) return path;
-  const { remoteAddress, remotePort } = (node as { stream?: RemoteEnd }).stream ?? {};
-  const found = (sentinels?.length ?? 0) > 0 && remoteAddress !== undefined;
-  return found ? `${remoteAddress}:${remotePort}` : `${host ?? 'localhost'}:${port ?? 6_379}`;
-}
-
-interface RemoteEnd {
-  readonly remoteAddress?: string;
-  readonly remotePort?: number;
 }
