@@ -65,16 +65,7 @@ export const inQuorum = [
     file: of('quorum-backend'),
     find: `if (decision.kind === 'unavailable' || answer.kind === 'released') return;`,
     replace: `if (decision !== undefined) return;`,
-    test: quorum('what a majority decided without it is undone there: it comes too late for it'),
-  },
-  {
-    name: 'quorum: a node that is slow takes nothing after its time',
-    file: of('quorum-backend'),
-    find: `      notAfter: Math.min(request.notAfter, now + this.options.nodeTimeout),
-      endsAt`,
-    replace: `      notAfter: request.notAfter,
-      endsAt`,
-    test: quorum('a command that comes a second time, after its deadline, takes nothing'),
+    test: quorum('what a majority decided without it is undone there: it comes in time for it'),
   },
   {
     name: 'quorum: a node that is heard again makes holders look',
@@ -82,19 +73,5 @@ export const inQuorum = [
     find: '(again && hearing > this.majority)',
     replace: 'false',
     test: quorum('that is not renewed is kept where it is still held (messages of all nodes)'),
-  },
-  {
-    name: 'quorum: too few nodes wake nobody at once',
-    file: of('quorum-wake-up'),
-    find: 'if (round.nodes.size === this.majority) {',
-    replace: 'if (round.nodes.size === this.majority + 9) {',
-    test: quorum('who waits is woken by a message, long before it would look for itself'),
-  },
-  {
-    name: 'quorum: a node that is down is waited for once',
-    file: of('quorum-backend'),
-    find: 'commandTimeout: nodeTimeout };',
-    replace: 'commandTimeout: options.commandTimeout };',
-    test: quorum('a frozen node is waited for once, not in each call'),
   },
 ];

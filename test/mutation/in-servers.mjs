@@ -196,13 +196,6 @@ export const inServers = [
     replace: 'const connection = this.#nodes.values().next().value ?? this.#connectionTo(node);',
     test: clusterSafety('replicas only the replicas of that master count'),
   },
-  {
-    name: 'cluster: a grant that is to be confirmed ends in time',
-    file: redis('confirmed-cluster'),
-    find: 'const outcome = await Promise.race([sent, timeUp]);',
-    replace: 'const outcome = await sent;',
-    test: clusterSafety('replicas a call ends in time where the master is frozen'),
-  },
 
   // Replicas
   {
@@ -351,12 +344,6 @@ export const inServers = [
     find: `      this.#hears = false;
       client.disconnect(true);`,
     test: wakeUp('The subscriber connection is replaced when a check gets no answer'),
-  },
-  {
-    name: 'P7 a subscription that was cut is not heard',
-    file: redis('redis-wake-up'),
-    find: `client.on('close', () => (this.#hears = false));`,
-    test: network('a connection hangs or is cut the subscriber connection never comes back'),
   },
   {
     name: 'P7 everybody on a Cluster looks when it is heard again',
