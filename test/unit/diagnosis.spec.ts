@@ -512,6 +512,7 @@ describe('a server', () => {
     const diagnosis = diagnose({ kind: 'surveyed', layout: 'server', servers: [gone] }, plain);
     expect(verdictOf(diagnosis, 'P1', 'server-restart')).toBe(unknown);
     expect(toDo(diagnosis)).toEqual(['unknown server-unreachable']);
+    expect(diagnosis.level).toBe('unknown');
   });
 
   it.each<[string, Partial<ServerFacts>, Partial<DiagnosedOptions>, string]>([
