@@ -7,7 +7,8 @@ import { readRedisUrl } from './redis-url.js';
 /** What the command line asks for, checked as far as it can be without asking Redis. */
 export interface CommandLine {
   readonly command: Command;
-  readonly url: string;
+  /** Of one Redis, or of all nodes of a quorum. */
+  readonly urls: readonly string[];
   /** Whether the URL is that of one node of a Cluster. */
   readonly cluster: boolean;
   /** @default that of the library */
@@ -63,7 +64,8 @@ Commands:
                      \`guard\` needn't keep the servers from granting at first
 
 Options:
-  --url URL          where Redis is; default: REDIS_URL, or redis://127.0.0.1:6379
+  --url URL          where Redis is; default: REDIS_URL, or redis://127.0.0.1:6379; for several
+                     independent nodes, once for each of them: --url URL --url URL --url URL
   --cluster          the URL is that of one node of a Cluster: asks all of its masters
   --prefix PREFIX    the option \`prefix\` of the application; default: lock
   --json             JSON instead of text; with watch, one line each time
@@ -96,7 +98,7 @@ export class UsageError extends Error {
 }
 
 const OPTIONS = {
-  url: { type: 'string' },
+  url: { type: 'string', multiple: true },
   cluster: { type: 'boolean' },
   prefix: { type: 'string' },
   json: { type: 'boolean' },
@@ -140,10 +142,18 @@ export function readCommandLine(
   if (values.yes !== undefined && !ASKING.includes(command.kind)) {
     throw new UsageError(`--yes is an option of ${ASKING.join(' and ')}, not of ${command.kind}.`);
   }
+  const urls = urlsOf(values.url, env['REDIS_URL']);
+  const cluster = values.cluster ?? false;
+  if (urls.length === 2 || (cluster && urls.length > 1)) {
+    const why = cluster
+      ? 'of a Cluster, one node tells the others'
+      : 'a quorum has 3 nodes or more';
+    throw new UsageError(`--url is given ${urls.length} times, but ${why}.`);
+  }
   return {
     command,
-    url: urlOf(values.url, env['REDIS_URL']),
-    cluster: values.cluster ?? false,
+    urls,
+    cluster,
     prefix: values.prefix,
     json: values.json ?? false,
   };
@@ -237,10 +247,15 @@ function replicasOf(text: string): number {
   throw new UsageError(`--replicas is a whole number from 1 to 999, got '${text}'.`);
 }
 
-function urlOf(option: string | undefined, variable: string | undefined): string {
-  const [source, text] =
-    option === undefined ? ['REDIS_URL', variable || DEFAULT_URL] : ['--url', option];
-  const read = readRedisUrl(text);
-  if ('wrong' in read) throw new UsageError(`${source} ${read.wrong}.`);
-  return text;
+function urlsOf(
+  options: readonly string[] | undefined,
+  variable: string | undefined,
+): readonly string[] {
+  const source = options === undefined ? 'REDIS_URL' : '--url';
+  const urls = options ?? [variable || DEFAULT_URL];
+  for (const url of urls) {
+    const read = readRedisUrl(url);
+    if ('wrong' in read) throw new UsageError(`${source} ${read.wrong}.`);
+  }
+  return urls;
 }

@@ -6,7 +6,7 @@ import { Cluster } from 'ioredis';
 import type { HolderState, LockState } from '../core/backend/lock-backend.js';
 import type { LockUnavailableError } from '../core/errors.js';
 import { type ForceReleased, Locker } from '../core/locker.js';
-import type { LockConnection, LockerOptions } from '../core/options.js';
+import type { LockConnection, LockerOptions, QuorumConnection } from '../core/options.js';
 import { type Command, type CommandLine, EXIT, type ExitCode, UsageError } from './command-line.js';
 import { diagnosisLines } from './diagnosis-view.js';
 import { details, holderLine, listing } from './lock-view.js';
@@ -31,7 +31,7 @@ export interface Terminal {
 }
 
 /**
- * Runs one command against one Redis: what it finds goes to stdout, all else to stderr. Whatever it was, the connection
+ * Runs one command against one Redis, or a quorum of several: what it finds goes to stdout, all else to stderr. Whatever it was, the connection
  * is closed when it ends.
  */
 export class LockConsole {
@@ -52,7 +52,7 @@ export class LockConsole {
       connection: connectionOf(line),
       ...(line.prefix === undefined ? {} : { prefix: line.prefix }),
       // The doctor judges the application's settings, and what it isn't told is as in the library.
-      ...(command.kind === 'doctor' ? applicationOf(command) : { commandTimeout: COMMAND_TIMEOUT }),
+      ...(command.kind === 'doctor' ? applicationOf(command) : patienceWith(line)),
       ...(command.kind === 'init-guard' && { guard: true }),
       application: NAME,
     });
@@ -282,7 +282,12 @@ export class LockConsole {
 type Look = { readonly locks: readonly LockState[] } | { readonly trouble: string };
 
 /** Why Redis can't be asked, and what to look at. */
-export function unavailability({ reason, cause }: LockUnavailableError, line: CommandLine): string {
+export function unavailability(error: LockUnavailableError, line: CommandLine): string {
+  const { reason, cause, nodes = [] } = error;
+  if (reason === 'quorum') {
+    const each = nodes.map(({ node, answer }) => `${node}: ${answer}`).join(', ');
+    return `Too few of the nodes of ${serverOf(line)} could be asked: ${visible(each)}. Check those that did not answer, and each --url.`;
+  }
   const { message = '', code = '' } = (cause ?? {}) as { message?: string; code?: string };
   const why = visible(message || code);
   const server = serverOf(line);
@@ -299,6 +304,13 @@ export function unavailability({ reason, cause }: LockUnavailableError, line: Co
   }
 }
 
+function patienceWith({ urls }: CommandLine): Partial<LockerOptions> {
+  return {
+    commandTimeout: COMMAND_TIMEOUT,
+    ...(urls.length > 1 && { nodeTimeout: COMMAND_TIMEOUT }),
+  };
+}
+
 function applicationOf({
   guard,
   replicas,
@@ -311,7 +323,9 @@ function applicationOf({
   };
 }
 
-function connectionOf({ url, cluster }: CommandLine): LockConnection {
+function connectionOf({ urls, cluster }: CommandLine): LockConnection | QuorumConnection {
+  const [url] = urls as [string];
+  if (urls.length > 1) return urls;
   if (!cluster) return url;
   const { host, port, username, password, tls } = knownUrl(url);
   // Only duplicated, and never connected itself.
@@ -326,8 +340,8 @@ function connectionOf({ url, cluster }: CommandLine): LockConnection {
 }
 
 /** Without what a URL has of secrets. */
-function serverOf({ url }: CommandLine): string {
-  return knownUrl(url).server;
+function serverOf({ urls }: CommandLine): string {
+  return urls.map((url) => knownUrl(url).server).join(', ');
 }
 
 /** Of a command line, which was read before: there's nothing wrong with it. */

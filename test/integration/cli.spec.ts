@@ -401,6 +401,29 @@ describe('doctor', () => {
   });
 });
 
+describe('several independent nodes', () => {
+  it('are diagnosed and initialized together, and what each answered is told', async () => {
+    const nodes = await RedisServer.startMany(3);
+    const urls = nodes.flatMap(({ url }) => ['--url', url]);
+    try {
+      expect(await run('init-guard', '--yes', ...urls)).toMatchObject({ code: 0 });
+      for (const node of nodes) expect(await node.command('GET', 'lock:guard')).toContain(' 0 -');
+      await (nodes[0] as RedisServer).kill();
+      const told = await run('doctor', '--json', '--guard', ...urls);
+      const { servers } = JSON.parse(told.stdout) as Diagnosis;
+      expect(servers).toHaveLength(3);
+      expect(servers.filter(({ kind }) => kind === 'unreachable')).toHaveLength(1);
+      expect(await run('list', ...urls)).toMatchObject({ code: 1 });
+      await (nodes[1] as RedisServer).kill();
+      const { code, stderr } = await run('list', ...urls);
+      expect(code).toBe(3);
+      expect(stderr).toContain(`${(nodes[1] as RedisServer).port}: unreachable`);
+    } finally {
+      await Promise.all(nodes.map((node) => node.stop()));
+    }
+  });
+});
+
 describe('init-guard', () => {
   it('opens a new server once, and needs somebody to say so', async () => {
     const unsaid = await run('init-guard');
@@ -489,7 +512,7 @@ const anyTime = expect.stringMatching(/^\d+(\.\d)? (ms|s|min)( \d+ s)?$/);
 function releaseLine(key: string): CommandLine {
   return {
     command: { kind: 'release', key, reason: undefined, confirmed: false },
-    url: server.url,
+    urls: [server.url],
     cluster: false,
     prefix: undefined,
     json: false,

@@ -27,7 +27,7 @@ describe('The command line', () => {
   ])('%s', (line, command) => {
     expect(read(line)).toEqual({
       command,
-      url: 'redis://127.0.0.1:6379',
+      urls: ['redis://127.0.0.1:6379'],
       cluster: false,
       prefix: undefined,
       json: false,
@@ -39,15 +39,25 @@ describe('The command line', () => {
       json: true,
       prefix: 'shop',
       cluster: true,
-      url: 'rediss://u:p@h:1',
+      urls: ['rediss://u:p@h:1'],
     });
   });
 
   it('finds Redis by --url, by REDIS_URL, or on this machine', () => {
     const env = { REDIS_URL: 'redis://by-env' };
-    expect(read('list', env)).toMatchObject({ url: 'redis://by-env' });
-    expect(read('list --url redis://by-option', env)).toMatchObject({ url: 'redis://by-option' });
-    expect(read('list', { REDIS_URL: '' })).toMatchObject({ url: 'redis://127.0.0.1:6379' });
+    expect(read('list', env)).toMatchObject({ urls: ['redis://by-env'] });
+    expect(read('list --url redis://by-option', env)).toMatchObject({
+      urls: ['redis://by-option'],
+    });
+    expect(read('list', { REDIS_URL: '' })).toMatchObject({ urls: ['redis://127.0.0.1:6379'] });
+  });
+
+  it('takes the nodes of a quorum, three or more, each by an option of its own', () => {
+    const three = 'list --url redis://a --url redis://b --url redis://c';
+    expect(read(three)).toMatchObject({ urls: ['redis://a', 'redis://b', 'redis://c'] });
+    expect(() => read('list --url redis://a --url redis://b')).toThrow(/2 times.*3 nodes or more/);
+    expect(() => read(`${three} --cluster`)).toThrow(/one node tells the others/);
+    expect(() => read('list --url redis://a --url redis://b --url c')).toThrow(UsageError);
   });
 
   it.each([
