@@ -177,12 +177,6 @@ export const inServers = [
     test: cluster('While its slot moves, a lock is prolonged all the time'),
   },
   {
-    name: 'cluster: nothing is sent again whose caller has given up',
-    file: redis('cluster-nodes'),
-    find: 'if (errand.isOver) throw error ?? new UnreachableNode();',
-    test: cluster('While its slot moves, a lock is refused within the bound of the call'),
-  },
-  {
     name: 'cluster: a node that is gone is asked for once more',
     file: redis('cluster-nodes'),
     find: 'if (next === undefined && asksAgain) {',
