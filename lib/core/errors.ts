@@ -95,12 +95,14 @@ export interface NodeAnswer {
   readonly answer: 'granted' | 'busy' | 'late' | 'done' | 'taken' | UnavailableReason;
   /** Who holds the key there, where the node is busy and says so. */
   readonly holder?: string;
+  /** `guard`: in how many ms this node grants again, where that's known. */
+  readonly retryAfter?: number | undefined;
   readonly cause?: unknown;
 }
 
 /** What more is known, by reason. */
 export interface UnavailableFacts {
-  /** `guard`: in how many ms the server grants again. */
+  /** `guard`: in how many ms the server grants again. `quorum`: in how many a majority does, if nothing else keeps it from it. */
   readonly retryAfter?: number | undefined;
   /** `replicas`: how many have confirmed the grant, and how many were to. */
   readonly confirmed?: number | undefined;
@@ -133,7 +135,10 @@ export class LockUnavailableError extends LockError {
   override readonly name = 'LockUnavailableError';
   readonly code = 'LOCK_UNAVAILABLE';
   readonly reason: UnavailableReason;
-  /** With reason `guard`: in how many ms the server grants again; `undefined` where that couldn't be found out. */
+  /**
+   * With reason `guard`: in how many ms the server grants again; `undefined` where that couldn't be found out. With reason
+   * `quorum`: in how many ms a majority grants again, where only the guards of nodes stand in the way.
+   */
   readonly retryAfter: number | undefined;
   /** With reason `replicas`: how many have confirmed the grant, where that's known. */
   readonly confirmed: number | undefined;
@@ -154,7 +159,7 @@ export class LockUnavailableError extends LockError {
       confirmed !== undefined
         ? ` (${confirmed} of ${wanted} replicas)`
         : retryAfter !== undefined
-          ? ` (for another ${Math.ceil(retryAfter)} ms)`
+          ? ` (${forAnother(retryAfter)})`
           : '';
     const remedy =
       reason === 'guard' && retryAfter === undefined ? GUARD_FAILED : UNAVAILABLE_REMEDY[reason];
@@ -292,10 +297,14 @@ export class LockSafetyError extends LockError {
   }
 }
 
-function answerOf({ node, answer, holder, cause }: NodeAnswer): string {
+function answerOf({ node, answer, holder, retryAfter, cause }: NodeAnswer): string {
   const { message = '' } = (cause ?? {}) as Partial<Error>;
-  const why = holder ?? message;
+  const why = retryAfter === undefined ? (holder ?? message) : forAnother(retryAfter);
   return `${node}: ${answer}${why === '' ? '' : ` (${why})`}`;
+}
+
+function forAnother(milliseconds: number): string {
+  return `for another ${Math.ceil(milliseconds)} ms`;
 }
 
 function described({ host, pid, application, reason }: ForcedBy): string {

@@ -53,8 +53,11 @@ export interface LockEvents {
   unavailable: { error: LockUnavailableError };
   /** The connection to Redis is there again. */
   available: Record<never, never>;
-  /** With `guard`: a server grants nothing new for so many ms, and why. Once for each such time. */
-  guarded: { remaining: number; why: GuardReason };
+  /**
+   * With `guard`: a server grants nothing new for so many ms, and why. Once for each such time. `node`: which one it is of
+   * several independent ones; the others go on, if they're a majority.
+   */
+  guarded: { remaining: number; why: GuardReason; node?: string };
 }
 
 /**

@@ -32,9 +32,10 @@ export class LockLog {
     locker.on('available', () => {
       this.#logger.log('Redis is reachable again.');
     });
-    locker.on('guarded', ({ remaining, why }) => {
+    locker.on('guarded', ({ remaining, why, node }) => {
+      const server = node === undefined ? 'The Redis server' : `The Redis node ${node}`;
       this.#logger.warn(
-        `The Redis server may have forgotten locks that are still held (${GUARDED_BECAUSE[why]}); it grants no new ones for ${Math.ceil(remaining / 1_000)} s.`,
+        `${server} may have forgotten locks that are still held (${GUARDED_BECAUSE[why]}); it grants no new ones for ${Math.ceil(remaining / 1_000)} s.`,
       );
     });
     locker.on('lost', ({ key, fencingToken, reason, by }) => {

@@ -1,3 +1,4 @@
+import type { NodeAnswer } from '../errors.js';
 import type { ReleaseOutcome, Unavailable } from './lock-backend.js';
 import type { Answer, QuorumNode } from './quorum-node.js';
 
@@ -73,5 +74,19 @@ export function noQuorum(
 ): Unavailable {
   const each = nodes.map((node, index) => node.answer(answers[index]));
   const { cause } = each.find((one) => one.cause !== undefined) ?? {};
-  return { kind: 'unavailable', reason: 'quorum', cause, mayHaveRun, facts: { nodes: each } };
+  const facts = { nodes: each, ...guardedFor(each) };
+  return { kind: 'unavailable', reason: 'quorum', cause, mayHaveRun, facts };
 }
+
+/** When a majority can be asked again, where only guards stand in the way. */
+function guardedFor(answers: readonly NodeAnswer[]): { retryAfter: number } | undefined {
+  const waits = answers.map(({ answer, retryAfter = Number.POSITIVE_INFINITY }) => {
+    if (answer === 'guard') return retryAfter;
+    return DECIDED.has(answer) ? 0 : Number.POSITIVE_INFINITY;
+  });
+  const retryAfter = waits.toSorted((a, b) => a - b)[majorityOf(answers.length) - 1] as number;
+  return retryAfter > 0 && Number.isFinite(retryAfter) ? { retryAfter } : undefined;
+}
+
+/** Answers of nodes that can be asked. */
+const DECIDED: ReadonlySet<NodeAnswer['answer']> = new Set(['granted', 'busy', 'done', 'taken']);

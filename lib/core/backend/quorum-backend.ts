@@ -87,6 +87,9 @@ export class QuorumBackend implements LockBackend {
       const node = new QuorumNode(givenAddress(each), backend, clock, random);
       ofNode.on('unavailable', () => this.#wentDown(node));
       ofNode.on('available', () => this.#cameBack(node));
+      ofNode.on('guarded', (event) =>
+        events.emit('guarded', () => ({ ...event, node: node.address })),
+      );
       return node;
     });
     // None is a Cluster.

@@ -76,7 +76,10 @@ export class QuorumNode {
       case undefined:
         return { node, answer: 'no-answer' };
       case 'unavailable':
-        return { node, answer: outcome.reason, cause: outcome.cause };
+        return {
+          ...{ node, answer: outcome.reason, cause: outcome.cause },
+          ...(outcome.reason === 'guard' && { retryAfter: outcome.facts?.retryAfter }),
+        };
       case 'granted':
       case 'busy':
       case 'late':
