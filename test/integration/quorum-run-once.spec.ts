@@ -7,9 +7,10 @@
  */
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { Redis } from 'ioredis';
+import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
 import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
-import type { Ballot } from '../../lib/core/backend/run-acceptor.js';
-import type { StoredRun } from '../../lib/core/backend/run-store.js';
+import type { Ballot, RunAcceptor } from '../../lib/core/backend/run-acceptor.js';
+import type { ClaimRequest, StoredRun } from '../../lib/core/backend/run-store.js';
 import { systemClock } from '../../lib/core/clock.js';
 import { LockEmitter } from '../../lib/core/events.js';
 import { Locker } from '../../lib/core/locker.js';
@@ -42,21 +43,46 @@ function node(index: number): RedisServer {
   return servers[index] as RedisServer;
 }
 
+const BARE = {
+  commandTimeout: 1_000,
+  prefix: 'lock',
+  wakeUp: 'publish',
+  application: undefined,
+} as const;
+
 /** The bare backend of one node. */
 function openNode(index: number): RedisBackend {
-  const backend = new RedisBackend(
-    {
-      connection: node(index).url,
-      commandTimeout: 1_000,
-      prefix: 'lock',
-      wakeUp: 'publish',
-      application: undefined,
-    },
+  const options = { ...BARE, connection: node(index).url };
+  const backend = new RedisBackend(options, systemClock, new LockEmitter());
+  opened.push(backend);
+  return backend;
+}
+
+/** The bare backend of all nodes; `watch` may replace what an acceptor does. */
+function openAll(watch: (acceptor: RunAcceptor) => void = () => {}): QuorumBackend {
+  const backend = new QuorumBackend(
+    { ...BARE, connection: servers.map(({ url }) => url), nodeTimeout: 1_000 },
     systemClock,
+    Math.random,
     new LockEmitter(),
+    (options, events) => {
+      const ofNode = new RedisBackend(options, systemClock, events);
+      watch(ofNode.acceptor);
+      return ofNode;
+    },
   );
   opened.push(backend);
   return backend;
+}
+
+/** A claim of the tick 0 for a run that holds a lock. */
+function claimOf(token: string): ClaimRequest {
+  const fence = String(Date.now() * 1_000);
+  return {
+    run: { token, lock: token, fence, tick: 0, host: token, pid: 1 },
+    ...{ instant: 0, per: MINUTE, overlap: 'skip', attempts: 1, keep: 10, retain: DAY },
+    ...{ within: MINUTE, dead: [], alive: [], abandoned: [] },
+  };
 }
 
 function optionsOf(tick: number) {
@@ -117,6 +143,31 @@ it.each([3, 4, 5])('a tick is run by one of many who come at once: %i nodes', as
     expect(outcomes.filter(({ kind }) => kind === 'ran')).toHaveLength(1);
   }
   expect(await recorded(open())).toEqual(['2 done 1', '1 done 1', '0 done 1']);
+});
+
+it('who is outvoted finds the tick claimed, and outvotes nobody any more', async () => {
+  await start(3);
+  const winner = openAll();
+  let promises = 0;
+  let won: Promise<unknown> | undefined;
+  const loser = openAll((acceptor) => {
+    const promise = acceptor.promise.bind(acceptor);
+    const accept = acceptor.accept.bind(acceptor);
+    acceptor.promise = (...args) => {
+      promises += 1;
+      return promise(...args);
+    };
+    acceptor.accept = async (...args) => {
+      won ??= winner.runs.claim(RUNS, claimOf('winner'));
+      expect(await won).toMatchObject({ kind: 'begun' });
+      return accept(...args);
+    };
+  });
+  expect(await loser.runs.claim(RUNS, claimOf('loser'))).toMatchObject({
+    kind: 'running',
+    run: { token: 'winner' },
+  });
+  expect(promises).toBe(3);
 });
 
 describe('a node that is away', () => {
@@ -215,6 +266,32 @@ describe('a node that comes back empty', () => {
     });
     expect(outcome).toMatchObject({ kind: 'ran', result: 'first' });
     expect(await recorded(other)).toEqual(['0 done 1']);
+  });
+});
+
+describe('a node that comes back with older data', () => {
+  it('gives no tick again, though another one was away when it was run, and the third is slow', async () => {
+    await start(3, { persistence: 'aof' });
+    await runTick(open(), 0, () => 'done');
+    await knownEverywhere(1);
+    const client = new Redis(node(0).url);
+    opened.push({ close: () => client.disconnect() });
+    const older = await client.dumpBuffer(RUNS.proposals);
+    await node(2).kill();
+    expect(await runTick(open(), 1, () => 'done')).toMatchObject({ kind: 'ran' });
+    await eventually(async () => (await knownAt(0))[0]?.state === 'done');
+    await node(2).restart();
+    await client.restore(RUNS.proposals, DAY, older, 'REPLACE');
+    const way = await TcpProxy.start(node(1).port);
+    opened.push(way);
+    way.delay(50, 'down');
+    const connection = [node(0).url, way.url, node(2).url];
+    const other = open({ connection, nodeTimeout: 1_000 });
+    expect(await runTick(other, 1, () => 'again')).toMatchObject({
+      kind: 'skipped',
+      reason: 'done',
+    });
+    expect(await recorded(open())).toEqual(['1 done 1', '0 done 1']);
   });
 });
 

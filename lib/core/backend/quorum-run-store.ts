@@ -61,15 +61,16 @@ const PROPOSER_BYTES = 9;
  * nobody ever will. Its own process doesn't begin the work before it counts, and where it can't find that out, it asks for the
  * claim to be forgotten (`abandon`): a step like any other, behind which no late command can bring it back.
  *
- * A node that has lost its data has forgotten what it promised. It accepts nothing that it hasn't promised since; and where
- * one of those that answer knows nothing of the job, all are waited for: the history is known as long as one node answers
- * that had a part in the last step, and the next step brings it to the others. Where several have lost it, or can't be reached,
- * so that the rest never heard of a tick, it may be run again.
+ * A node that has lost its data has forgotten what it promised, and accepts nothing that it hasn't promised since. But what it
+ * says that it had accepted may be nothing, or older than what it was, so that it doesn't speak for the majority that
+ * accepted the last step. Hence all are waited for, though a majority would do: the history is known as long as one of those that
+ * answer had a part in the last step and still knows of it, and the next step brings it to the others. Where all of these have lost
+ * it, or can't be reached, a tick may be run again.
  *
  * Steps are told how old a history may get; a node keeps it for as long as any of those that promised do, so that
  * none that is obsolete outlives its successor.
  *
- * What only asks needs no vote where a majority has accepted the same last. Within a process, the steps of a job take turns.
+ * What only asks, and a claim that was outvoted, need no vote where a majority has accepted the same last. Within a process, the steps of a job take turns.
  *
  * @see https://arxiv.org/abs/1802.07000 (CASPaxos: Replicated State Machines without logs)
  */
@@ -89,9 +90,8 @@ export class QuorumRunStore implements RunStore {
 
   claim(name: LockName, request: ClaimRequest): Promise<ClaimOutcome> {
     const step = (runs: RunHistory, now: number) => claimed(runs, request, now);
-    return request.run.lock === undefined
-      ? this.#ask(name, step, request.retain)
-      : this.#change(name, step, request.retain);
+    // Who has a lock for it has just looked.
+    return this.#ask(name, step, request.retain, request.run.lock === undefined ? 0 : 1);
   }
 
   abandon(name: LockName, token: string): Promise<AbandonOutcome> {
@@ -127,21 +127,21 @@ export class QuorumRunStore implements RunStore {
     );
   }
 
-  /** A step that often changes nothing. */
-  #ask<R>(name: LockName, step: Step<R>, keepFor?: number): Promise<R | Unavailable> {
-    return this.#inTurn(name, async (giveUpAt) => {
-      const seen = await this.#look(name);
-      if (seen.kind === 'unavailable') return seen;
-      if (seen.kind === 'agreed') {
-        const { reply, runs } = step(seen.runs, seen.now);
-        if (runs === seen.runs) return reply;
-      }
-      return this.#propose(name, step, keepFor, giveUpAt, seen.promised);
-    });
+  /** A step that often changes nothing. `looksFrom`: at which try to look for the first time whether it does. */
+  #ask<R>(
+    name: LockName,
+    step: Step<R>,
+    keepFor?: number,
+    looksFrom = 0,
+  ): Promise<R | Unavailable> {
+    return this.#inTurn(name, (giveUpAt) =>
+      this.#propose(name, step, keepFor, giveUpAt, looksFrom),
+    );
   }
 
+  /** A step that's voted on whatever a majority knows. */
   #change<R>(name: LockName, step: Step<R>, keepFor?: number): Promise<R | Unavailable> {
-    return this.#inTurn(name, (giveUpAt) => this.#propose(name, step, keepFor, giveUpAt, 0));
+    return this.#ask(name, step, keepFor, Number.POSITIVE_INFINITY);
   }
 
   /** Proposals of one process would only outvote each other. */
@@ -182,6 +182,7 @@ export class QuorumRunStore implements RunStore {
         }
         return {
           kind: newest.length >= this.#majority ? 'agreed' : 'open',
+          accepted,
           promised: Math.max(...told.map((one) => one.promised)),
           runs: first.runs,
           now: middleOf(told.map(({ now }) => now)),
@@ -195,30 +196,44 @@ export class QuorumRunStore implements RunStore {
     step: Step<R>,
     keepFor = SHORTEST_MEMORY,
     giveUpAt: number,
-    promised: number,
+    looksFrom: number,
   ): Promise<R | Unavailable> {
     const backoff = new Backoff(FIRST_PAUSE, LONGEST_PAUSE, this.random);
-    let above = Math.max(promised, this.#latestClock());
-    let mayHaveRun = false;
-    for (;;) {
+    let above = this.#latestClock();
+    // The last that some may have accepted, though it was outvoted.
+    let proposed = 0;
+    const failed = (why: Unavailable): Unavailable => ({ ...why, mayHaveRun: proposed > 0 });
+    for (let tries = 0; ; tries += 1) {
+      if (tries >= looksFrom) {
+        const seen = await this.#look(name);
+        if (seen.kind === 'unavailable') return failed(seen);
+        // Of those who come at once, all but one find it decided, and outvote nobody any more. What was proposed before that is a
+        // part of it, or will never be.
+        if (seen.kind === 'agreed' && seen.accepted >= proposed) {
+          const { reply, runs } = step(seen.runs, seen.now);
+          if (runs === seen.runs) return reply;
+        }
+        above = Math.max(above, seen.promised);
+      }
       const by = randomBytes(PROPOSER_BYTES).toString('base64url');
       const ballot: Ballot = { number: above + 1, by };
       const base = await this.#promise(name, ballot, keepFor);
-      if (base.kind === 'unavailable') return { ...base, mayHaveRun };
+      if (base.kind === 'unavailable') return failed(base);
       let outvoted: Outvoted;
       if (base.kind === 'promised') {
         const { reply, runs, retain = 0 } = step(base.runs, base.now);
         const outcome = await this.#accept(name, ballot, Math.max(retain, base.kept), runs);
         if (outcome.kind === 'accepted') return reply;
         if (outcome.kind === 'unavailable') return outcome;
-        mayHaveRun = true;
+        if (runs !== base.runs) proposed = ballot.number;
         outvoted = outcome;
       } else {
         outvoted = base;
       }
       const pause = backoff.next();
-      if (this.clock.now() + pause >= giveUpAt) return { ...outvoted.told, mayHaveRun };
-      above = Math.max(above, outvoted.promised);
+      if (this.clock.now() + pause >= giveUpAt) return failed(outvoted.told);
+      // One that has lost its data may name a lower number.
+      above = Math.max(ballot.number, outvoted.promised);
       await new Promise<void>((resolve) => this.clock.after(pause, resolve));
     }
   }
@@ -235,8 +250,7 @@ export class QuorumRunStore implements RunStore {
         const told = answers.filter(isTold);
         const given = told.filter(({ kind }) => kind === 'promised');
         const isOutvoted = given.length < told.length;
-        const knows = given.every(({ accepted }) => accepted > 0);
-        if (given.length >= this.#majority && !isOutvoted && (knows || missing === 0)) {
+        if (missing === 0 && given.length >= this.#majority && !isOutvoted) {
           const newest = given.toSorted((a, b) => b.accepted - a.accepted)[0] as Told;
           return {
             kind: 'promised',
@@ -291,6 +305,7 @@ type Told = Exclude<PromiseOutcome, Unavailable>;
 /** What a majority knows. `agreed`: all of it has accepted the same last. */
 interface Seen {
   readonly kind: 'agreed' | 'open';
+  readonly accepted: number;
   readonly promised: number;
   readonly runs: RunHistory;
   readonly now: number;
@@ -333,7 +348,7 @@ type ToldAs = Unavailable | typeof OUTVOTED | typeof DONE;
 const OUTVOTED = { kind: 'busy', remaining: undefined, sequence: undefined } as const;
 const DONE = { kind: 'connected' } as const;
 
-/** No few clocks that are wrong can move it. */
+/** One clock of three that is wrong can't move it; of two, the later. */
 function middleOf(clocks: readonly number[]): number {
   return clocks.toSorted((a, b) => a - b)[clocks.length >> 1] as number;
 }
