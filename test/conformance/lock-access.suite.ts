@@ -355,6 +355,15 @@ export function describeAccess(parties: () => Parties, { byMajority }: BackendTr
       expect((await b.ask(name)).kind).toBe('granted');
     });
 
+    it('after a downgrade that never came, the next has a fencing token beyond the whole range', async () => {
+      const { a, b, newName } = parties();
+      const name = newName();
+      const held = await a.take(name);
+      const lastFence = held.fencingToken + 9_999;
+      await a.backend.release({ ...held, access: 'shared', lastFence, keepFor: 0 });
+      expect((await b.take(name)).fencingToken).toBeGreaterThan(lastFence);
+    });
+
     it("leaves another's lease alone: downgrade, renewal and release of a token that isn't there", async () => {
       const { a, b, newName } = parties();
       for (const access of ['exclusive', 'shared'] as const) {

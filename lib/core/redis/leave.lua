@@ -19,6 +19,8 @@ local state, last, ends, of, holder = read(redis.call('GET', KEYS[1]) or '')
 local alone = state == 'h' and of == ARGV[1] and ends > now
 local info = state == 's' and sharer(KEYS[2], KEYS[3], ARGV[1])
 if not alone and string.sub(info or '', 1, 2) ~= 'h ' then return 0 end
+-- The downgrade would have told the last that was used.
+if alone then last = last + FENCE_RANGE - 1 end
 
 if ARGV[2] ~= '0' then
   begin_to_write(KEYS[1])

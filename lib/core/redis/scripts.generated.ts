@@ -1849,7 +1849,7 @@ export const leaveScript = {
   name: 'leave',
   numberOfKeys: 3,
   deadlineAt: null,
-  sha1: 'ae21dc30c4e98911b54dfa69af65ee8998dd3c6e',
+  sha1: '99b1657e191745d78127f0e626cef9d64c84587d',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1994,6 +1994,7 @@ local state, last, ends, of, holder = read(redis.call('GET', KEYS[1]) or '')
 local alone = state == 'h' and of == ARGV[1] and ends > now
 local info = state == 's' and sharer(KEYS[2], KEYS[3], ARGV[1])
 if not alone and string.sub(info or '', 1, 2) ~= 'h ' then return 0 end
+if alone then last = last + FENCE_RANGE - 1 end
 if ARGV[2] ~= '0' then
   begin_to_write(KEYS[1])
   if alone then
