@@ -342,6 +342,8 @@ export class WaitQueue implements LineOwner<LockRequest> {
         if (outcome.spent === true) this.#renewStand(stand);
         break;
       case 'late':
+        // Of several servers, some may have heard it in time, and have queued it.
+        if (queues) stand.left = lifeOf(ttl);
         if (outcome.spent === true) this.#renewStand(stand);
         break;
       case 'unavailable':

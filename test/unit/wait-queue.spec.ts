@@ -240,6 +240,16 @@ describe('WaitQueue', () => {
       expect(caller.grant).toMatchObject({ token: 't1' });
       expectNothingLeft();
     });
+
+    it('that came too late for most servers, and whose caller gives up, is undone where it may be queued', async () => {
+      const caller = await enter({ wait: 60 });
+      await backend.tryAcquires.answer({ kind: 'late' });
+      await clock.advance(40);
+      await backend.tryAcquires.answer({ kind: 'late' });
+      await clock.advance(60);
+      expect([caller.settled, cancelled()]).toEqual([true, ['t1']]);
+      expectNothingLeft();
+    });
   });
 
   describe('asleep', () => {

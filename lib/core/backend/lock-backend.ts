@@ -187,7 +187,7 @@ export type AcquireOutcome =
       readonly sequence: number | undefined;
       readonly spent?: Spent;
     }
-  /** The command arrived after `notAfter` and did nothing. */
+  /** The command arrived after `notAfter` and did nothing; of several servers, those where it came in time may have queued it. */
   | { readonly kind: 'late'; readonly spent?: Spent }
   /** It's held under another limit; nothing was done. */
   | { readonly kind: 'conflict'; readonly access: Access }
