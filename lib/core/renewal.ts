@@ -1,5 +1,5 @@
 import { Agenda } from './agenda.js';
-import { type ExtendOutcome, isHeldWith, type LockBackend } from './backend/lock-backend.js';
+import { type ExtendOutcome, type LockBackend, standingOf } from './backend/lock-backend.js';
 import type { Clock } from './clock.js';
 import type { LockEmitter } from './events.js';
 import type { Extension, Lease } from './lease.js';
@@ -180,13 +180,17 @@ export class Renewal {
     // Twice: the first time, a command that changes its fencing token may have been done and not yet been answered.
     for (let look = 0; look < 2 && lease.isHeld; look += 1) {
       const outcome = await this.backend.query(lease.name);
-      if (outcome.kind === 'unavailable') {
+      const standing =
+        outcome.kind === 'unavailable'
+          ? 'perhaps'
+          : standingOf(outcome, lease.access, lease.fencingToken);
+      if (standing === 'held') return;
+      if (standing === 'perhaps') {
         const now = this.clock.now();
         lease.lookAt = this.#soon(lease, now);
         this.#reschedule(lease, now);
         return;
       }
-      if (isHeldWith(outcome, lease.access, lease.fencingToken)) return;
     }
     lease.lose('taken');
   }

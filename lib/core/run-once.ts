@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 
 import { watchAbort } from './abort-watch.js';
 import { Backoff } from './backoff.js';
-import { isHeldWith, type LockBackend } from './backend/lock-backend.js';
+import { type LockBackend, standingOf } from './backend/lock-backend.js';
 import type {
   ClaimOutcome,
   ClaimReply,
@@ -421,8 +421,10 @@ class Findings {
         const { backend } = this.context;
         const name = LockName.of(runPrefix(this.prefix, run.lock ?? ''), this.job);
         const found = answered(this.job, await backend.query(name));
-        if (isHeldWith(found, 'exclusive', Number(run.fence))) this.#alive.add(run.token);
-        else this.bury(run);
+        const standing = standingOf(found, 'exclusive', Number(run.fence));
+        // What may be running isn't run beside it.
+        if (standing === 'gone') this.bury(run);
+        else this.#alive.add(run.token);
       }),
     );
   }

@@ -1,7 +1,11 @@
 /** A quorum over nodes that a test answers for: what it makes of too few answers, and of some that differ. */
 import { describe, expect, it } from '@jest/globals';
 
-import type { HolderState, LockState } from '../../lib/core/backend/lock-backend.js';
+import {
+  type HolderState,
+  type LockState,
+  standingOf,
+} from '../../lib/core/backend/lock-backend.js';
 import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
 import type { NodeBackend } from '../../lib/core/backend/quorum-node.js';
 import { LockEmitter } from '../../lib/core/events.js';
@@ -42,20 +46,28 @@ function state(...fences: number[]): { readonly kind: 'found'; readonly state: L
 
 describe('A quorum', () => {
   it.each([
-    ['all nodes answer, shows whom a majority shows', [state(7), state(7), state()], [7]],
-    ['all nodes answer, leaves out whom too few show', [state(7), state(), state()], []],
+    ['all nodes answer, shows whom a majority shows', [state(7), state(7), state()], [7], 'held'],
+    ['all nodes answer, leaves out whom too few show', [state(7), state(), state()], [], 'gone'],
     [
       'a node is silent that would make a majority, shows its holder',
       [state(7), state(), noAnswer],
       [7],
+      'perhaps',
     ],
-  ])('that is queried and %s', async (_what, answers, fences) => {
+    [
+      'a node is silent that is not needed, shows its holder',
+      [state(7), state(7), noAnswer],
+      [7],
+      'held',
+    ],
+  ])('that is queried and %s', async (_what, answers, fences, standing) => {
     const { quorum, nodes } = open(3);
     const querying = quorum.query(NAME);
     for (const [index, answer] of answers.entries()) await nodes[index]?.queries.answer(answer);
     const outcome = await querying;
-    const held = outcome.kind === 'found' ? outcome.state.held : undefined;
-    expect(held?.map(({ fencingToken }) => fencingToken)).toEqual(fences);
+    if (outcome.kind !== 'found') throw new Error(`Expected to be answered, got ${outcome.kind}.`);
+    expect(outcome.state.held.map(({ fencingToken }) => fencingToken)).toEqual(fences);
+    expect(standingOf(outcome, 'exclusive', 7)).toBe(standing);
   });
 
   it('leaves no place in the queue of a node that was silent, also where the key is to be kept', async () => {

@@ -517,6 +517,24 @@ describe('Renewal', () => {
       expect(lease.isHeld).toBe(itsOwn);
     });
 
+    it('asks again where too few of several nodes show it and others are silent, until it is known', async () => {
+      const lease = hold({ renew: false });
+      const shownBy = (count: number): QueryOutcome => ({
+        ...(state(lease, []) as Extract<QueryOutcome, { kind: 'found' }>),
+        asShown: [Array.from({ length: count }, () => holder(lease.fencingToken) as HolderState)],
+        majority: 2,
+      });
+      renewal.lookAtAll();
+      await clock.advance(0);
+      await backend.queries.answer(shownBy(1));
+      expect([lease.isHeld, backend.queries.openCount]).toEqual([true, 0]);
+      // A twentieth of the ttl later.
+      await clock.advance(TTL / 10);
+      await backend.queries.answer(shownBy(2));
+      await clock.advance(OVER - TTL / 10 - 1);
+      expect([lease.isHeld, backend.queries.made.length]).toEqual([true, 2]);
+    });
+
     it('asks again where nobody answers, until its deadline', async () => {
       const lease = hold({ renew: false });
       backend.queries.auto = () => noAnswer;

@@ -25,6 +25,7 @@ export function agreedState(key: string, found: readonly Found[], count: number)
         .toSorted((a, b) => (a.sequence ?? 0) - (b.sequence ?? 0)),
     },
     asShown: shown.filter((group) => group.length >= least),
+    majority: majorityOf(count),
   };
 }
 

@@ -290,6 +290,8 @@ export type QueryOutcome =
        * another for it; but at least one has this token or more, and one has this or less.
        */
       readonly asShown?: readonly (readonly HolderState[])[];
+      /** Of several nodes: how many hold what is held. Where some are silent, a lease that fewer show is held perhaps. */
+      readonly majority?: number;
       /** Of one node: what the lease of each holder is known by at all nodes, in the same order. */
       readonly leases?: readonly string[];
     }
@@ -310,19 +312,25 @@ export type InitializeOutcome =
   | { readonly kind: 'unguarded' }
   | Unavailable;
 
-/** Whether one who holds the key so, under this fencing token or an earlier one of the same lease, is among the holders. */
-export function isHeldWith(
-  { state, asShown = state.held.map((holder) => [holder]) }: Exclude<QueryOutcome, Unavailable>,
+/**
+ * Whether one who holds the key so, under this fencing token or an earlier one of the same lease, is among the holders.
+ * `perhaps`: too few nodes show it, but others are silent.
+ */
+export function standingOf(
+  found: Exclude<QueryOutcome, Unavailable>,
   access: Access,
   fencingToken: number,
-): boolean {
+): 'held' | 'perhaps' | 'gone' {
+  const { state, asShown = state.held.map((holder) => [holder]), majority = 1 } = found;
   // Who shares a key is shown by its own; of a lease that's held alone, by the first of its range.
   const range = access === 'exclusive' ? FENCE_RANGE : 1;
-  return asShown.some(
+  const shown = asShown.filter(
     (lease) =>
       lease.some((holder) => !holder.kept && holder.fencingToken <= fencingToken) &&
       lease.some((holder) => !holder.kept && fencingToken < holder.fencingToken + range),
   );
+  if (shown.length === 0) return 'gone';
+  return shown.some((lease) => lease.length >= majority) ? 'held' : 'perhaps';
 }
 
 /** Who holds a key and who waits for it, as {@link Locker.inspect} and {@link Locker.query} tell it. */
