@@ -11,20 +11,25 @@ import type { NodeBackend } from '../../lib/core/backend/quorum-node.js';
 import { LockEmitter } from '../../lib/core/events.js';
 import { LockName } from '../../lib/core/lock-name.js';
 import { FakeClock, settled } from '../support/fake-clock.js';
-import { FakeBackend, noAnswer } from './fake-backend.js';
+import { FakeBackend, noAnswer, unreachable } from './fake-backend.js';
 
 const NAME = LockName.of('lock', 'k');
 const LEASE = { name: NAME, token: 't', ttl: 5_000 };
 
-function open(count: number): { quorum: QuorumBackend; nodes: readonly FakeBackend[] } {
+function open(count: number): {
+  quorum: QuorumBackend;
+  nodes: readonly FakeBackend[];
+  clock: FakeClock;
+} {
   const nodes: FakeBackend[] = [];
+  const clock = new FakeClock();
   const quorum = new QuorumBackend(
     {
       connection: Array.from({ length: count }, (_, index) => `redis://node-${index}`),
       ...{ commandTimeout: 1_000, nodeTimeout: 200, prefix: 'lock', application: undefined },
       wakeUp: 'publish',
     },
-    new FakeClock(),
+    clock,
     () => 0.5,
     new LockEmitter(),
     () => {
@@ -33,7 +38,7 @@ function open(count: number): { quorum: QuorumBackend; nodes: readonly FakeBacke
       return node as unknown as NodeBackend;
     },
   );
-  return { quorum, nodes };
+  return { quorum, nodes, clock };
 }
 
 function state(...fences: number[]): { readonly kind: 'found'; readonly state: LockState } {
@@ -80,6 +85,20 @@ describe('A quorum', () => {
     // It's kept there as well, if it was held there.
     expect(await nodes[2]?.releases.answer({ kind: 'taken' })).toMatchObject({ keepFor: 3_000 });
     expect(nodes[2]?.cancels.made).toMatchObject([{ name: NAME, token: 't' }]);
+  });
+
+  it('undoes a grant that comes to a node after the release was done there', async () => {
+    const { quorum, nodes, clock } = open(3);
+    const releasing = quorum.release({ ...LEASE, lastFence: 7, keepFor: 3_000 });
+    for (const index of [0, 1]) await nodes[index]?.releases.answer({ kind: 'released' });
+    await releasing;
+    await nodes[2]?.releases.answer(unreachable);
+    await nodes[2]?.releases.answer({ kind: 'taken' });
+    await nodes[2]?.cancels.answer({ kind: 'cancelled' });
+    // Now a grant that is still on its way is refused there.
+    await clock.advance(250);
+    await nodes[2]?.cancels.answer({ kind: 'cancelled' });
+    expect(nodes[2]?.cancels.openCount).toBe(0);
   });
 
   it('undoes what a silent node may still hold of a lease that was found lost by its release', async () => {

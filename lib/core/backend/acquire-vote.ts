@@ -138,7 +138,7 @@ export class AcquireVote {
     this.#checkFence();
   }
 
-  /** Makes sure that a node that granted holds the token: exactly this, as the grant is known by it. */
+  /** Makes sure that a node that granted holds the token: exactly this, by which the grant is shown, and released by force. */
   #holdFence(index: number, given: number): void {
     const holds = given >= this.#fence;
     if (holds) this.#holding += 1;

@@ -277,6 +277,8 @@ export class QuorumBackend implements LockBackend {
   release(request: ReleaseRequest): Promise<ReleaseOutcome> {
     const sentAt = this.clock.now();
     const keptUntil = sentAt + request.keepFor;
+    // No grant with this token that is on its way is given later.
+    const refusedAfter = sentAt + this.options.nodeTimeout;
     return inquire(
       this.#nodes,
       ({ backend }) => backend.release(request),
@@ -288,10 +290,10 @@ export class QuorumBackend implements LockBackend {
         if (decision.kind === 'taken' && answer.kind === 'taken') return;
         if (decision.kind === 'released' && answer.kind === 'unavailable' && request.keepFor > 0) {
           const left = () => Math.max(0, Math.ceil(keptUntil - this.clock.now()));
-          node.release(() => ({ ...request, keepFor: left() }));
+          node.release(() => ({ ...request, keepFor: left() }), refusedAfter);
         } else {
           // It may stand in a queue there, or its grant may come yet.
-          node.undo(request, sentAt + this.options.nodeTimeout);
+          node.undo(request, refusedAfter);
         }
       },
     );

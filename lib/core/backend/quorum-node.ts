@@ -63,10 +63,10 @@ export class QuorumNode {
     if (this.#cleanUp.size < MOST_UNDONE) this.#cleanUp.cancel(held, refusedAfter);
   }
 
-  /** Goes on with a release that failed here; where it was never held, it may still stand in a queue. */
-  release(request: () => ReleaseRequest): void {
+  /** Goes on with a release that failed here; where it was never held, it may still stand in a queue, or be granted yet. */
+  release(request: () => ReleaseRequest, refusedAfter: number): void {
     if (this.#cleanUp.size >= MOST_UNDONE) return;
-    void this.#cleanUp.release(request).then(() => this.undo(request()));
+    void this.#cleanUp.release(request).then(() => this.undo(request(), refusedAfter));
   }
 
   /** What it said, for an error. */
