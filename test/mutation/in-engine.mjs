@@ -433,8 +433,9 @@ export const inEngine = [
   {
     name: 'run: one whose lock is lost has crashed',
     file: core('run-once'),
-    find: 'else this.bury(run);',
-    replace: 'else this.#alive.add(run.token);',
+    find: `if (standing === 'gone') this.bury(run);
+        else `,
+    replace: '',
     test: runOnce('a runner that crashes is found out by the next tick'),
   },
 
