@@ -165,6 +165,20 @@ describe('initializeGuard', () => {
     }
   });
 
+  it('opens none of those that came back empty, where the others know of a lock', async () => {
+    const holder = await open({ ...TOLD_NOTHING, guard: GUARD });
+    await holder.initializeGuard(MARK);
+    const lock = await holder.acquire('k', { renew: false });
+    const rival = await open({ guard: GUARD });
+    await restartEmpty(0, 1);
+    await eventually(async () => {
+      const error = await rival.initializeGuard(MARK).catch((thrown: unknown) => thrown);
+      return (error as { code?: unknown }).code === 'LOCK_CONFIG';
+    });
+    await refusedByGuards(rival, 2);
+    expect(lock.isHeld).toBe(true);
+  });
+
   it('says which node could not be asked, and can be asked again', async () => {
     const locker = await open({ guard: { longestTtl: '1h' } });
     await (servers[1] as RedisServer).kill();

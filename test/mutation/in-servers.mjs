@@ -321,7 +321,7 @@ export const inServers = [
   {
     name: 'guard: locks that are there are no new installation',
     file: BACKEND,
-    find: `if (names.length > 0) return { kind: 'in-use', names };`,
+    find: `if (traces.names.length > 0) return { kind: 'in-use', names: traces.names };`,
     test: guard('initializeGuard refuses where there are locks'),
   },
 

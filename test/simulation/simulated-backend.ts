@@ -31,7 +31,7 @@ import type {
 import { MemoryRunStore } from '../../lib/core/backend/memory-run-store.js';
 import type { NodeBackend } from '../../lib/core/backend/quorum-node.js';
 import type { StandBackRequest } from '../../lib/core/backend/redis-backend.js';
-import type { KeyPattern } from '../../lib/core/key-pattern.js';
+import { EVERY_KEY, type KeyPattern } from '../../lib/core/key-pattern.js';
 import type { LockName } from '../../lib/core/lock-name.js';
 import { ServerClock } from '../../lib/core/redis/server-clock.js';
 import type { Survey } from '../../lib/core/survey.js';
@@ -216,6 +216,10 @@ export class SimulatedBackend implements NodeBackend {
       run: (backend) => backend.names(prefix, pattern),
     });
     return outcome.kind === 'unavailable' ? outcome : outcome.reply;
+  }
+
+  traces(prefix: string): Promise<NamesOutcome> {
+    return this.names(prefix, EVERY_KEY);
   }
 
   async survey(): Promise<Survey> {

@@ -374,17 +374,21 @@ export class QuorumBackend implements LockBackend {
   }
 
   names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
-    return inquire(
-      this.#nodes,
-      ({ backend }) => backend.names(prefix, pattern),
-      (answers, missing): NamesOutcome | undefined => {
-        if (missing > 0) return undefined;
-        const told = answers.filter((answer) => answer?.kind === 'names');
-        if (told.length < this.#majority) return noQuorum(this.#nodes, answers, false);
-        const all = told.flatMap(({ names }) => names);
-        return { kind: 'names', names: [...new Map(all.map((one) => [one.owner, one])).values()] };
-      },
-    );
+    return this.#namesAt(({ backend }) => backend.names(prefix, pattern), this.#majority);
+  }
+
+  /** What any node tells, where so many can be asked. */
+  #namesAt(
+    ask: (node: QuorumNode) => Promise<NamesOutcome>,
+    atLeast: number,
+  ): Promise<NamesOutcome> {
+    return inquire(this.#nodes, ask, (answers, missing): NamesOutcome | undefined => {
+      if (missing > 0) return undefined;
+      const told = answers.filter((answer) => answer?.kind === 'names');
+      if (told.length < atLeast) return noQuorum(this.#nodes, answers, false);
+      const all = told.flatMap(({ names }) => names);
+      return { kind: 'names', names: [...new Map(all.map((one) => [one.owner, one])).values()] };
+    });
   }
 
   /** Of every node, also where they're too few to decide anything: that's what's to be found out. */
@@ -400,21 +404,24 @@ export class QuorumBackend implements LockBackend {
     return { kind: 'surveyed', layout: 'quorum', servers: servers.flat() };
   }
 
-  /** At all nodes, since each that guards itself would wait alone. */
-  initializeGuard(prefix: string): Promise<InitializeOutcome> {
+  /**
+   * At all nodes, since each that guards itself would wait alone; and at none before all were asked for locks: one that has lost its
+   * data knows of none, and must not be opened because it was asked first.
+   */
+  async initializeGuard(prefix: string): Promise<InitializeOutcome> {
+    if (this.options.guard === undefined) return { kind: 'unguarded' };
+    const traces = await this.#namesAt(({ backend }) => backend.traces(prefix), this.#nodes.length);
+    if (traces.kind === 'unavailable') return traces;
+    if (traces.names.length > 0) return { kind: 'in-use', names: traces.names };
     return inquire(
       this.#nodes,
       ({ backend }) => backend.initializeGuard(prefix),
       (answers, missing): InitializeOutcome | undefined => {
         if (missing > 0) return undefined;
-        const of = <K extends InitializeOutcome['kind']>(kind: K) =>
-          answers.filter(
-            (answer): answer is InitializeOutcome & { kind: K } => answer?.kind === kind,
-          );
-        const [inUse] = of('in-use');
-        if (inUse !== undefined) return inUse;
-        if (of('unavailable').length > 0) return noQuorum(this.#nodes, answers, true);
-        return of('initialized')[0] ?? answers[0];
+        const of = (kind: InitializeOutcome['kind']) =>
+          answers.find((answer) => answer?.kind === kind);
+        if (of('unavailable') !== undefined) return noQuorum(this.#nodes, answers, true);
+        return of('in-use') ?? of('initialized') ?? answers[0];
       },
     );
   }

@@ -124,6 +124,8 @@ export interface NodeBackend extends LockBackend {
   tryAcquireAll(request: AcquireAllRequest & FencedRequest): Promise<AcquireAllOutcome>;
   /** Undoes a grant that came to nothing, and queues the token again at its place. */
   standBack(request: StandBackRequest): Promise<CancelOutcome>;
+  /** The locks and jobs of which anything is known under a prefix. */
+  traces(prefix: string): Promise<NamesOutcome>;
   /** The server's time at a local time, most likely; `undefined` where nothing is known of its clock. */
   serverTimeAt(localTime: number): number | undefined;
   /** Makes sure that the server's clock is known. */

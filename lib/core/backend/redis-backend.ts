@@ -700,6 +700,16 @@ export class RedisBackend implements LockBackend {
 
   async initializeGuard(prefix: string): Promise<InitializeOutcome> {
     if (this.#guard === undefined) return { kind: 'unguarded' };
+    const traces = await this.traces(prefix);
+    if (traces.kind === 'unavailable') return traces;
+    if (traces.names.length > 0) return { kind: 'in-use', names: traces.names };
+    const outcome = await this.#guard.initialize(prefix);
+    if (outcome.kind === 'unavailable') return outcome;
+    return { kind: outcome.made > 0 ? 'initialized' : 'present' };
+  }
+
+  /** The locks and jobs of which anything is known under a prefix. */
+  async traces(prefix: string): Promise<NamesOutcome> {
     const locks = await this.names(prefix, EVERY_KEY);
     if (locks.kind === 'unavailable') return locks;
     // The locks of their runs are under prefixes of their own.
@@ -709,10 +719,7 @@ export class RedisBackend implements LockBackend {
       if (jobs.kind === 'unavailable') return jobs;
       names.push(...jobs.names);
     }
-    if (names.length > 0) return { kind: 'in-use', names };
-    const outcome = await this.#guard.initialize(prefix);
-    if (outcome.kind === 'unavailable') return outcome;
-    return { kind: outcome.made > 0 ? 'initialized' : 'present' };
+    return { kind: 'names', names };
   }
 
   /** Makes sure that the server's clock is known: without it, no deadline can be told to the server. */
