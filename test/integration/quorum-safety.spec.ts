@@ -1,17 +1,20 @@
 /**
- * The guard over several independent nodes: each guards itself, so that one that has forgotten its leases says nothing until
- * all of them must have ended, which is what Redlock asks for as the delayed restart. The others go on meanwhile, where
- * they're a majority.
+ * `guard` and `replicas` over several independent nodes. Each node guards itself, so that one that has forgotten its leases says
+ * nothing until all of them must have ended, which is what Redlock asks for as the delayed restart; the others go on meanwhile,
+ * where they're a majority. And each has its own replicas confirm what it grants.
  *
  * Model: three nodes, a holder that is told nothing of a loss, and a rival of this process that asks the nodes that forgot.
  * Leases are long against what a test does meanwhile.
  */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { Redis } from 'ioredis';
 import { LockUnavailableError } from '../../lib/core/errors.js';
 import type { LockEvents } from '../../lib/core/events.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
 import { eventually } from '../support/eventually.js';
+import { recordOf } from '../support/lock-keys.js';
+import { RedisReplication } from '../support/redis-replication.js';
 import { RedisServer } from '../support/redis-server.js';
 
 const TTL = 2_000;
@@ -31,7 +34,7 @@ afterEach(async () => {
   await Promise.all(servers.map((server) => server.stop()));
 });
 
-async function open(options: Omit<LockerOptions, 'connection'> = {}): Promise<Locker> {
+async function open(options: Partial<LockerOptions> = {}): Promise<Locker> {
   const locker = new Locker({
     connection: servers.map(({ url }) => url),
     ttl: TTL,
@@ -199,6 +202,40 @@ describe('initializeGuard', () => {
     );
     expect((await locker.acquire('k')).isHeld).toBe(true);
   });
+});
+
+it('a node whose replica lacks a grant has not granted it', async () => {
+  const groups = await Promise.all([1, 2, 3].map(() => RedisReplication.start()));
+  const masters = groups.map(({ master }) => new Redis(master.url));
+  try {
+    const connection = groups.map(({ master }) => master.url);
+    const locker = await open({ connection, replicas: { atLeast: 1, timeout: 200 } });
+    // A replica that is new takes up to a second until it confirms at once.
+    await Promise.all(
+      masters.map((master, index) =>
+        eventually(async () => {
+          await master.set('mark', index);
+          return (await master.wait(1, 50)) === 1;
+        }),
+      ),
+    );
+    expect((await locker.acquire('all')).isHeld).toBe(true);
+    const [first, second] = groups as [RedisReplication, RedisReplication, RedisReplication];
+    await first.cutLink(first.server(1));
+    expect((await locker.acquire('two of three')).isHeld).toBe(true);
+    await second.cutLink(second.server(1));
+    const error: unknown = await locker.tryAcquire('k').catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ name: 'LockUnavailableError', reason: 'quorum' });
+    const { nodes = [] } = error as LockUnavailableError;
+    expect(nodes.map(({ answer }) => answer)).toEqual(['replicas', 'replicas', 'granted']);
+    // Undone everywhere, also where it was granted.
+    for (const master of masters) {
+      await eventually(async () => (await recordOf(master, 'lock:{k}'))?.state !== 'h');
+    }
+  } finally {
+    for (const master of masters) master.disconnect();
+    await Promise.all(groups.map((group) => group.stop()));
+  }
 });
 
 describe('how safe it is', () => {
