@@ -831,6 +831,15 @@ export function describeRunOnce(title: string, openStore: () => Promise<RunStore
         expect(await backend.runs.abandon(runsOf(), token)).toEqual({ kind: 'abandoned' });
       });
 
+      it('keeps one record for a token, also where its run was found to have crashed before', async () => {
+        const { request, backend } = await claimAndCrash();
+        await backend.runs.list(runsOf(), [request.run.token]);
+        const again = await backend.runs.claim(runsOf(), request);
+        expect(again).toMatchObject({ kind: 'begun', run: { attempt: 2 } });
+        const listed = await backend.runs.list(runsOf(), []);
+        expect(listed).toMatchObject({ runs: [{ state: 'running', attempt: 2 }] });
+      });
+
       it('forgets those that a claim names as such, before it looks at its tick', async () => {
         const { request, backend } = await claimAndCrash();
         const { reply } = await claimAndCrash();

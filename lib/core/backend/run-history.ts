@@ -117,7 +117,8 @@ function recorded(
   record: StoredRun,
   reply: ClaimReply,
 ): HistoryStep<ClaimReply> {
-  const runs = [record, ...before].toSorted(newestFirst);
+  const others = before.filter(({ token }) => token !== record.token);
+  const runs = [record, ...others].toSorted(newestFirst);
   const ticks = ticksOf(runs).slice(0, keep);
   // One that runs is never forgotten: the next tick has to know.
   const kept = runs.filter(
