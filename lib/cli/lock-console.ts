@@ -283,13 +283,15 @@ type Look = { readonly locks: readonly LockState[] } | { readonly trouble: strin
 
 /** Why Redis can't be asked, and what to look at. */
 export function unavailability(error: LockUnavailableError, line: CommandLine): string {
-  const { reason, cause, nodes = [] } = error;
+  const { reason, nodes = [] } = error;
   if (reason === 'quorum') {
-    const each = nodes.map(({ node, answer }) => `${node}: ${answer}`).join(', ');
-    return `Too few of the nodes of ${serverOf(line)} could be asked: ${visible(each)}. Check those that did not answer, and each --url.`;
+    const each = nodes.map(
+      (told) => `${told.node}: ${[told.answer, causeOf(told)].filter(Boolean).join(', ')}`,
+    );
+    return `Too few of the nodes of ${serverOf(line)} could be asked: ${visible(each.join('; '))}. Check those that did not answer, and each --url.`;
   }
-  const { message = '', code = '' } = (cause ?? {}) as { message?: string; code?: string };
-  const why = visible(message || code);
+  const message = causeOf(error);
+  const why = visible(message);
   const server = serverOf(line);
   const because = why === '' ? '' : `: ${why.replace(/\.$/, '')}`;
   switch (reason) {
@@ -298,10 +300,15 @@ export function unavailability(error: LockUnavailableError, line: CommandLine): 
         ? `Redis at ${server} is a node of a Cluster${because}. Add --cluster.`
         : `Redis at ${server} refused the command${because}. Check the user's permissions, and that the key holds a lock.`;
     case 'no-answer':
-      return `Redis at ${server} did not answer in ${readableDuration(COMMAND_TIMEOUT)}${because}. Check its load and the network.`;
+      return `Redis at ${server} did not answer in time${because}. Check its load and the network.`;
     default:
       return `Redis at ${server} can't be reached${because}. Check that it runs, and that --url or REDIS_URL is right.`;
   }
+}
+
+function causeOf({ cause }: { readonly cause?: unknown }): string {
+  const { message = '', code = '' } = (cause ?? {}) as { message?: string; code?: string };
+  return message || code;
 }
 
 function patienceWith({ urls }: CommandLine): Partial<LockerOptions> {

@@ -292,7 +292,7 @@ export class Locker {
   async diagnose(): Promise<Diagnosis> {
     const outcome = await this.#backend.survey();
     if (outcome.kind === 'unavailable') {
-      throw new LockUnavailableError(undefined, outcome.reason, outcome.cause);
+      throw new LockUnavailableError(undefined, outcome.reason, outcome.cause, outcome.facts);
     }
     const { commandTimeout, wakeUp, defaults, replicas = false, guard: given } = this.#options;
     const { ttl } = defaults;

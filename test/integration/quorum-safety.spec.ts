@@ -269,6 +269,16 @@ describe('how safe it is', () => {
     ]);
   });
 
+  it('where none can be asked, nothing is said of it, but what each answered', async () => {
+    const locker = await open({ guard: GUARD });
+    await Promise.all(servers.map((server) => server.kill()));
+    const error = await eventually(async () => {
+      const outcome: unknown = await locker.diagnose().catch((thrown: unknown) => thrown);
+      return outcome instanceof LockUnavailableError ? outcome : undefined;
+    });
+    expect(error.nodes?.map(({ node }) => node)).toEqual([0, 1, 2].map(addressOf));
+  });
+
   function exclusionAfterRestart({ verdicts }: Awaited<ReturnType<Locker['diagnose']>>) {
     return verdicts.find(({ promise, fault }) => promise === 'P1' && fault === 'server-restart')
       ?.verdict;

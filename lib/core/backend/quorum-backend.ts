@@ -393,14 +393,15 @@ export class QuorumBackend implements LockBackend {
 
   /** Of every node, also where they're too few to decide anything: that's what's to be found out. */
   async survey(): Promise<SurveyOutcome> {
-    const servers = await Promise.all(
-      this.#nodes.map(async ({ backend, address }): Promise<readonly ServerSurvey[]> => {
-        const outcome = await backend.survey();
-        if (outcome.kind === 'surveyed') return outcome.servers;
-        const { message = outcome.reason } = (outcome.cause ?? {}) as Partial<Error>;
-        return [{ kind: 'unreachable', address, message }];
-      }),
-    );
+    const outcomes = await Promise.all(this.#nodes.map(({ backend }) => backend.survey()));
+    const unavailable = outcomes.filter((outcome) => outcome.kind === 'unavailable');
+    if (unavailable.length === this.#nodes.length) return noQuorum(this.#nodes, unavailable, false);
+    const servers = outcomes.map((outcome, index): readonly ServerSurvey[] => {
+      if (outcome.kind === 'surveyed') return outcome.servers;
+      const { address } = this.#nodes[index] as QuorumNode;
+      const { message = outcome.reason } = (outcome.cause ?? {}) as Partial<Error>;
+      return [{ kind: 'unreachable', address, message }];
+    });
     return { kind: 'surveyed', layout: 'quorum', servers: servers.flat() };
   }
 
