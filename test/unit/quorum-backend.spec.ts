@@ -9,6 +9,7 @@ import {
 import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
 import type { NodeBackend } from '../../lib/core/backend/quorum-node.js';
 import { LockEmitter } from '../../lib/core/events.js';
+import { EVERY_KEY } from '../../lib/core/key-pattern.js';
 import { LockName } from '../../lib/core/lock-name.js';
 import { FakeClock, settled } from '../support/fake-clock.js';
 import { FakeBackend, noAnswer, unreachable } from './fake-backend.js';
@@ -85,6 +86,27 @@ describe('A quorum', () => {
     // It's kept there as well, if it was held there.
     expect(await nodes[2]?.releases.answer({ kind: 'taken' })).toMatchObject({ keepFor: 3_000 });
     expect(nodes[2]?.cancels.made).toMatchObject([{ name: NAME, token: 't' }]);
+  });
+
+  it('closes in time, also while a walk through all keys of its nodes goes on', async () => {
+    const { quorum, nodes, clock } = open(3);
+    void quorum.names('lock', EVERY_KEY);
+    let isClosed = false;
+    void quorum.close().then(() => (isClosed = true));
+    await clock.advance(399);
+    expect(nodes.map(({ closed }) => closed)).toEqual([false, false, false]);
+    await clock.advance(1);
+    expect([isClosed, nodes.every(({ closed }) => closed)]).toEqual([true, true]);
+    expect(clock.pending).toEqual([]);
+  });
+
+  it('closes as soon as what is under way has ended', async () => {
+    const { quorum, nodes, clock } = open(3);
+    const querying = quorum.query(NAME);
+    const closing = quorum.close();
+    for (const { queries } of nodes) await queries.answer(state());
+    await Promise.all([querying, closing]);
+    expect(clock.pending).toEqual([]);
   });
 
   it('undoes a grant that comes to a node after the release was done there', async () => {

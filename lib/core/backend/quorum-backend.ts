@@ -84,7 +84,7 @@ export class QuorumBackend implements LockBackend {
       const ofNode = new LockEmitter();
       const nodeOptions = { ...options, connection: each, commandTimeout: nodeTimeout };
       const backend = openNode(nodeOptions, ofNode);
-      const node = new QuorumNode(givenAddress(each), backend, clock, random);
+      const node = new QuorumNode(givenAddress(each), backend, nodeTimeout, clock, random);
       ofNode.on('unavailable', () => this.#wentDown(node));
       ofNode.on('available', () => this.#cameBack(node));
       ofNode.on('guarded', (event) =>

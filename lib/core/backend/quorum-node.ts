@@ -1,5 +1,5 @@
 import { CleanUp } from '../clean-up.js';
-import type { Clock } from '../clock.js';
+import type { Clock, Timer } from '../clock.js';
 import type { NodeAnswer } from '../errors.js';
 import type { LockName } from '../lock-name.js';
 import type {
@@ -41,7 +41,9 @@ export class QuorumNode {
     /** Without credentials. */
     readonly address: string,
     readonly backend: NodeBackend,
-    clock: Clock,
+    /** How long a command may take here, in ms. */
+    private readonly timeout: number,
+    private readonly clock: Clock,
     random: () => number,
   ) {
     this.#cleanUp = new CleanUp(backend, clock, random);
@@ -107,9 +109,19 @@ export class QuorumNode {
     return others.length === 0 ? named : `${named}, and ${others.length} more`;
   }
 
-  /** Lets commands end that are under way, within their timeout, and makes a last try of all that's to be undone. */
+  /**
+   * Lets commands end that are under way, and makes a last try of all that's to be undone. What takes longer than a command and
+   * the one that follows it, as a walk through all keys, is cut off.
+   */
   async close(): Promise<void> {
-    if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
+    if (this.#underWay > 0) {
+      let timer: Timer | undefined;
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve;
+        timer = this.clock.after(2 * this.timeout, resolve);
+      });
+      timer?.cancel();
+    }
     await this.#cleanUp.close();
     await this.backend.close();
   }
