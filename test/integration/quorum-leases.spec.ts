@@ -65,6 +65,21 @@ async function fencesOf(key: string): Promise<(number | undefined)[]> {
   return records.map((record) => record?.fence);
 }
 
+/** How many nodes that answer have a key. */
+async function heldAt(key: string): Promise<number> {
+  const fences = await Promise.all(
+    servers.map((_, index) =>
+      at(index, (client) => recordOf(client, `lock:{${key}}`)).catch(() => undefined),
+    ),
+  );
+  return fences.filter((record) => record !== undefined).length;
+}
+
+async function listenersAt(index: number): Promise<number> {
+  const channels = await at(index, (client) => client.pubsub('CHANNELS', 'lock:wake:*'));
+  return (channels as readonly string[]).length;
+}
+
 /** Has the leases of the process looked at, and waits until they were: of one that's gone, it learns by that. */
 async function lookAtLeases(gone: Lock): Promise<void> {
   for (const index of ways.keys()) {
@@ -123,4 +138,18 @@ it('a lease of which one node does not answer is kept: a majority may have it', 
   await (servers[1] as RedisServer).kill();
   await lookAtLeases(gone);
   expect(lock.isHeld).toBe(true);
+});
+
+it('a lease that is released by force where only one node had it is looked at, and lost', async () => {
+  await (servers[0] as RedisServer).kill();
+  const locker = await open();
+  const lock = await locker.acquire('k', { ttl: '30s', renew: false });
+  await eventually(async () => (await heldAt('k')) === 2, { message: 'both nodes have it' });
+  await (servers[0] as RedisServer).restart();
+  // It hears a majority all the time.
+  await eventually(async () => (await listenersAt(0)) > 0, { message: 'it hears the first node' });
+  await (servers[2] as RedisServer).kill();
+  const other = await open();
+  expect(await other.forceRelease('k')).toMatchObject({ kind: 'released' });
+  await eventually(() => lock.signal.aborted, { message: 'the holder has learnt of it' });
 });

@@ -429,6 +429,7 @@ export class QuorumBackend implements LockBackend {
 
   async close(): Promise<void> {
     await Promise.all(this.#nodes.map((node) => node.close()));
+    this.wakeUp.close();
   }
 
   #wentDown(node: QuorumNode): void {

@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js';
+import type { Clock, Timer } from '../clock.js';
 import type { LockName } from '../lock-name.js';
 import type { WakeListener, WakeMessage, WakeUp } from '../wake-up.js';
 
@@ -7,6 +7,8 @@ const ROUND = 1_000;
 /** How soon one looks whom too few nodes have woken, in ms: at random, and each time later. */
 const FIRST_LOOK = 20;
 const LONGEST_LOOK = 500;
+/** How soon holders look at their leases where fewer than a majority tell of one that was released by force, in ms. */
+const FORCED_LOOK = 100;
 /** So many rounds are kept, and the old ones dropped then. */
 const MANY = 1_000;
 
@@ -21,7 +23,8 @@ const MANY = 1_000;
  * where places were lost, several may be the first, each at some nodes, and one of them has to give way. A single one
  * at a time is woken so, since a node keeps its key for one.
  *
- * All other messages are passed on when a majority of the nodes has sent them.
+ * All other messages are passed on when a majority of the nodes has sent them. One of a release by force that fewer send may be
+ * all that's told of a lease that a majority no longer has, since some never had it: then holders look at what they hold.
  */
 export class QuorumWakeUp implements WakeUp {
   #listener: WakeListener = () => {};
@@ -31,6 +34,7 @@ export class QuorumWakeUp implements WakeUp {
   readonly #everHeard = new Set<number>();
   /** By what is told. */
   readonly #rounds = new Map<string, Round>();
+  readonly #looks = new Set<Timer>();
 
   constructor(
     wakeUps: readonly NodeWakeUp[],
@@ -95,13 +99,33 @@ export class QuorumWakeUp implements WakeUp {
       case 'othersWait':
         this.#passOn(`+${message.owner}`, index, message);
         return;
-      case 'forced':
-        this.#passOn(`!${message.token} ${message.owner}`, index, message);
+      case 'forced': {
+        const round = this.#passOn(`!${message.token} ${message.owner}`, index, message);
+        if (round.nodes.size === 1) this.#lookUnlessTold(round);
+      }
     }
   }
 
-  #passOn(what: string, index: number, message: WakeMessage): void {
-    if (this.#count(what, index).nodes.size === this.majority) this.#listener(message);
+  /** What hasn't been passed on is not, from now on. The nodes' own connections are closed with them. */
+  close(): void {
+    for (const timer of this.#looks) timer.cancel();
+    this.#looks.clear();
+  }
+
+  /** Later, when the others have told it, if they do: they say by whom. */
+  #lookUnlessTold(round: Round): void {
+    const look = () => {
+      this.#looks.delete(timer);
+      if (round.nodes.size < this.majority) this.#listener({ kind: 'listening' });
+    };
+    const timer = this.clock.after(FORCED_LOOK, look, 'background');
+    this.#looks.add(timer);
+  }
+
+  #passOn(what: string, index: number, message: WakeMessage): Round {
+    const round = this.#count(what, index);
+    if (round.nodes.size === this.majority) this.#listener(message);
+    return round;
   }
 
   /** Who has told this, in the present round. A node that tells it once more begins the next. */
