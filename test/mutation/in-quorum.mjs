@@ -1,5 +1,5 @@
 /** Lines by which several independent servers hold one lock. */
-import { quorum, vote } from './tests.mjs';
+import { queue, quorum, quorumLeases, quorumUnit, vote } from './tests.mjs';
 
 const of = (name) => `lib/core/backend/${name}.ts`;
 
@@ -73,5 +73,30 @@ export const inQuorum = [
     find: '(again && hearing > this.majority)',
     replace: 'false',
     test: quorum('that is not renewed is kept where it is still held (messages of all nodes)'),
+  },
+  {
+    name: 'quorum: a release by force of which few nodes tell makes holders look',
+    file: of('quorum-wake-up'),
+    find: `if (round.nodes.size === 1) this.#lookUnlessTold(round);`,
+    test: quorumLeases('a lease that is released by force where only one node had it'),
+  },
+  {
+    name: 'quorum: what too few nodes show, while others are silent, is not sure',
+    file: of('agreed-state'),
+    find: 'majority: majorityOf(count),',
+    test: quorumUnit('a node is silent that would make a majority'),
+  },
+  {
+    name: 'quorum: a grant on its way is undone where a release was made up for',
+    file: of('quorum-node'),
+    find: 'this.undo(request(), refusedAfter)',
+    replace: 'this.undo(request())',
+    test: quorumUnit('undoes a grant that comes to a node after the release was done there'),
+  },
+  {
+    name: 'quorum: who was late at most nodes leaves no place at the others',
+    file: 'lib/core/wait-queue.ts',
+    find: `        if (queues) stand.left = lifeOf(ttl);\n`,
+    test: queue('a first try that came too late for most servers'),
   },
 ];

@@ -516,6 +516,12 @@ redis.call('HDEL', KEYS[3], ARGV[1])`,
     test: backend('fencing tokens increase from a counter that is ahead of the clock, over expiry'),
   },
   {
+    name: 'P3 a holder whose downgrade never came may have used its whole range',
+    file: lua('leave'),
+    find: 'if alone then last = last + FENCE_RANGE - 1 end',
+    test: backend('access after a downgrade that never came'),
+  },
+  {
     name: 'P3 a holder that was cut off may have used its whole range, before who shares',
     file: lua('share'),
     find: `if state == 'h' then last = last + FENCE_RANGE - 1 end`,

@@ -17,6 +17,7 @@ export const lease = of('unit/lease');
 export const lockerUnit = of('unit/locker');
 export const queue = of('unit/wait-queue');
 export const refusal = of('unit/refusal');
+export const quorumUnit = of('unit/quorum-backend');
 export const renewal = of('unit/renewal');
 export const vote = of('unit/acquire-vote');
 
@@ -32,6 +33,7 @@ export const limit = of('integration/limit');
 export const network = of('integration/faults-network');
 export const processes = of('integration/faults-process');
 export const quorum = of('integration/quorum');
+export const quorumLeases = of('integration/quorum-leases');
 export const replicas = of('integration/replicas');
 export const sentinel = of('integration/sentinel');
 export const serverErrors = of('integration/server-errors');
