@@ -1,5 +1,13 @@
 /** Lines by which several independent servers hold one lock. */
-import { queue, quorum, quorumLeases, quorumUnit, vote } from './tests.mjs';
+import {
+  queue,
+  quorum,
+  quorumLeases,
+  quorumRuns,
+  quorumSafety,
+  quorumUnit,
+  vote,
+} from './tests.mjs';
 
 const of = (name) => `lib/core/backend/${name}.ts`;
 
@@ -98,5 +106,41 @@ export const inQuorum = [
     file: 'lib/core/wait-queue.ts',
     find: `        if (queues) stand.left = lifeOf(ttl);\n`,
     test: queue('a first try that came too late for most servers'),
+  },
+  {
+    name: 'quorum: no node is opened before all were asked for locks',
+    file: of('quorum-backend'),
+    find: `if (traces.names.length > 0) return { kind: 'in-use', names: traces.names };`,
+    test: quorumSafety('opens none of those that came back empty'),
+  },
+
+  // Runs of jobs
+  {
+    name: 'runs by votes: all nodes are waited for',
+    file: of('quorum-run-store'),
+    find: 'if (missing === 0 && given.length >= this.#majority && !isOutvoted) {',
+    replace: 'if (given.length >= this.#majority && !isOutvoted) {',
+    test: quorumRuns('gives no tick again, though another one was away when it was run'),
+  },
+  {
+    name: 'runs by votes: a step builds on the newest',
+    file: of('quorum-run-store'),
+    find: 'b.accepted - a.accepted',
+    replace: 'a.accepted - b.accepted',
+    test: quorumRuns('has claimed the tick, where the next step hears of it'),
+  },
+  {
+    name: 'runs by votes: a step counts once a majority accepted it',
+    file: of('quorum-run-store'),
+    find: `if (accepted >= this.#majority) return { kind: 'accepted' };`,
+    replace: `if (accepted > 0) return { kind: 'accepted' };`,
+    test: quorumRuns('by 2 of three nodes is taken back'),
+  },
+  {
+    name: 'runs by votes: nothing is accepted that was not promised last',
+    file: 'lib/core/redis/accept-runs.lua',
+    find: 'if promised ~= ARGV[1] or by ~= ARGV[2] then',
+    replace: 'if promised and (promised ~= ARGV[1] or by ~= ARGV[2]) then',
+    test: quorumRuns('is overtaken by who comes later'),
   },
 ];
