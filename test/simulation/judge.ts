@@ -65,6 +65,9 @@ class Held {
       } else if (event.at <= from) {
         if (event.kind === 'granted') this.#granted = event;
         if (event.fence <= fence) this.#fenced = event;
+      } else if (event.kind === 'granted') {
+        // Of several servers, one that the release by force had passed before its grant arrived makes a majority again.
+        this.#goneAt = undefined;
       }
     }
   }

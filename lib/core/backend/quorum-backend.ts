@@ -340,6 +340,7 @@ export class QuorumBackend implements LockBackend {
     return { kind: 'none' };
   }
 
+  /** A grant that is still on its way to a node, within `nodeTimeout` of its try, is not taken back there. */
   forceRelease(request: ForceRequest): Promise<ForceOutcome> {
     const notAfter = Math.min(request.notAfter, this.clock.now() + this.options.nodeTimeout);
     return inquire(
