@@ -44,7 +44,13 @@ export class CleanUp {
 
   /** Goes on with a release that failed. Unlike a cancel, it keeps the key for what is left of `holdAtLeast`. Resolves at the end. */
   release(request: () => ReleaseRequest): Promise<void> {
-    return this.#start(() => this.backend.release(request()), request().ttl, 0);
+    const send = async () => {
+      const outcome = await this.backend.release(request());
+      if (outcome.kind !== 'taken' || !this.backend.losesInPart) return outcome;
+      // A few of several nodes may have it yet, or a place in their queues from before it was granted.
+      return this.backend.cancel(request());
+    };
+    return this.#start(send, request().ttl, 0);
   }
 
   /**

@@ -975,6 +975,7 @@ export class Locker {
         this.#tellReleased(key, fencingToken, lease.grantedAt, request.keepFor);
         return 'released';
       case 'taken':
+        if (this.#backend.losesInPart) this.#cleanUp.cancel(releaseOf(lease));
         this.#events.emit('lost', () => ({
           key,
           fencingToken,

@@ -1,5 +1,6 @@
 /** Lines by which several independent servers hold one lock. */
 import {
+  cleanUp,
   queue,
   quorum,
   quorumLeases,
@@ -142,5 +143,12 @@ export const inQuorum = [
     find: 'if promised ~= ARGV[1] or by ~= ARGV[2] then',
     replace: 'if promised and (promised ~= ARGV[1] or by ~= ARGV[2]) then',
     test: quorumRuns('is overtaken by who comes later'),
+  },
+  {
+    name: 'quorum: what a few nodes have left of a release is undone',
+    file: 'lib/core/clean-up.ts',
+    find: "if (outcome.kind !== 'taken' || !this.backend.losesInPart) return outcome;",
+    replace: 'return outcome;',
+    test: cleanUp('undoes what a few nodes may have left of a release that most know nothing of'),
   },
 ];

@@ -107,17 +107,19 @@ export class SimulatedProcess {
         return sabotage?.node?.(backend, () => loop.now()) ?? backend;
       },
     );
+    // One that is over before it's known, since a node was slow, is nobody's.
+    const lasts = (sentAt: number, ttl: number) => sentAt + ttl > loop.now();
     return altered(quorum, {
       tryAcquire: async (request) => {
         const outcome = await quorum.tryAcquire(request);
-        if (outcome.kind === 'granted') {
+        if (outcome.kind === 'granted' && lasts(outcome.sentAt, request.ttl)) {
           history.told(request.name.key, request.token, outcome.fencingToken);
         }
         return outcome;
       },
       tryAcquireAll: async (request) => {
         const outcome = await quorum.tryAcquireAll(request);
-        if (outcome.kind === 'granted') {
+        if (outcome.kind === 'granted' && lasts(outcome.sentAt, request.ttl)) {
           for (const { name, token } of request.wanted) {
             history.told(name.key, token, outcome.fencingToken);
           }

@@ -113,6 +113,15 @@ describe('CleanUp', () => {
     expect(backend.cancels.made).toEqual([]);
   });
 
+  it('undoes what a few nodes may have left of a release that most know nothing of', async () => {
+    backend.losesInPart = true;
+    cleanUp.release(() => ({ ...held, lastFence: 7, keepFor: 0 }));
+    await backend.releases.answer({ kind: 'taken' });
+    expect(backend.cancels.made).toMatchObject([{ token: 't', lastFence: 7 }]);
+    await backend.cancels.answer({ kind: 'cancelled' });
+    expect([cleanUp.size, clock.pending]).toEqual([0, []]);
+  });
+
   it('works on many at a time', async () => {
     answer((n) => (n <= 10 ? 'unavailable' : 'cancelled'));
     for (let n = 0; n < 10; n += 1) cleanUp.cancel({ ...held, token: `t${n}` });

@@ -144,6 +144,18 @@ describe('Locker', () => {
       );
     });
 
+    it.each([
+      ['is undone where servers may still have it', true],
+      ['needs nothing more where the server said that it is gone', false],
+    ])('of a lease of which a majority knows nothing %s', async (_what, losesInPart) => {
+      backend.losesInPart = losesInPart;
+      const lock = await take();
+      const release = lock.release();
+      await backend.releases.answer({ kind: 'taken' });
+      expect(await release).toBe('lost');
+      expect(backend.cancels.made).toHaveLength(losesInPart ? 1 : 0);
+    });
+
     it('leaves no timer but the one of the renewals, which goes by itself', async () => {
       const lock = await take();
       const release = lock.release();
