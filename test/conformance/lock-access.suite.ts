@@ -86,6 +86,33 @@ export function describeAccess(parties: () => Parties, { byMajority }: BackendTr
       expect((await b.ask(name, { access: 'limit:2' })).kind).toBe('busy');
     });
 
+    describe.each(byMajority ? (['shared'] as const) : (['shared', 'limit:2', 'limit:1'] as const))(
+      'a command that comes a second time, after its token has given back, under %s',
+      (access) => {
+        it.each([
+          ['alone', (a: Party, name: LockName, token: string) => a.ask(name, { token, access })],
+          [
+            'with others',
+            (a: Party, name: LockName, token: string) =>
+              a.backend.tryAcquireAll({
+                wanted: [{ name, token }],
+                ...{ access, ttl: 5_000, label: undefined, fencingToken: undefined },
+                notAfter: performance.now() + 1_000,
+              }),
+          ],
+        ])('takes nothing, %s, and what is kept stays', async (_how, again) => {
+          const { a, newName } = parties();
+          const name = newName();
+          const held = await a.take(name, { access });
+          await a.release(held, 5_000);
+          expect(await again(a, name, held.token)).toMatchObject({ kind: 'late' });
+          const { held: left, pending } = await a.state(name);
+          expect(left).toMatchObject([{ fencingToken: held.fencingToken, kept: true }]);
+          expect(pending).toEqual([]);
+        });
+      },
+    );
+
     it('shows all holders and what each waits for', async () => {
       const { a, b, c, newName } = parties();
       const name = newName();

@@ -136,6 +136,7 @@ export class MemoryBackend implements LockBackend {
       mine.until = now + ttl;
       return granted(mine.fencingToken);
     }
+    if (isKeptFor(entry, token)) return { kind: 'late' };
     const [sharer] = entry.sharers.values();
     if (sharer !== undefined && limitsDiffer(sharer.access, access)) {
       return { kind: 'conflict', access: sharer.access };
@@ -173,6 +174,7 @@ export class MemoryBackend implements LockBackend {
     for (const [index, entry] of entries.entries()) {
       const token = wanted[index]?.token as string;
       const mine = mineOf(entry, token);
+      if (isKeptFor(entry, token)) return { kind: 'late' };
       // In the way that's asked for: one that was held up must not take a downgrade back.
       if (mine?.kind !== 'held' || mine.access !== access) {
         const [sharer] = entry.sharers.values();
@@ -460,6 +462,11 @@ function mayEnter({ owner, sharers }: MemoryEntry, access: Access, entered?: Acc
 /** What a token has of a key. */
 function mineOf({ owner, sharers }: MemoryEntry, token: string): MemoryOwner | undefined {
   return owner?.token === token ? owner : sharers.get(token);
+}
+
+/** Whether it has given back what it shared, and its place is kept: what it asks for has come a second time. */
+function isKeptFor({ sharers }: MemoryEntry, token: string): boolean {
+  return sharers.get(token)?.kind === 'kept';
 }
 
 /** When one who waits may have it, if nobody prolongs or leaves sooner: one place of its own kind, or all others. */

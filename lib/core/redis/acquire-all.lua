@@ -46,8 +46,10 @@ for i = 1, #KEYS / 3 do
   -- What isn't ours, somebody has set by hand.
   if record and not state then return {now_us, 'busy', i, redis.call('PTTL', KEYS[3 * i - 2])} end
   -- In the way that's asked for: one that was held up must not take a downgrade back.
-  local mine = state == 'h' and access == 'exclusive' and of == token and ends > now
-    or state == 's' and access == of and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
+  local shares = string.sub(state == 's' and sharer(queue_key, waiters_key, token) or '', 1, 2)
+  -- Its work is done, and its place is kept: this command has come a second time.
+  if shares == 'k ' then return {now_us, 'late'} end
+  local mine = state == 'h' and access == 'exclusive' and of == token and ends > now or access == of and shares == 'h '
   if not mine then
     -- A holder that was cut off may have used its whole range.
     if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end

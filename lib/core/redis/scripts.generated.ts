@@ -66,7 +66,7 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '02dbf96a017e83c499624205c9d7f6f031651ef8',
+  sha1: '8d0fd8265d3f59c253d59e1f6f3ff749c576fce4',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -309,8 +309,9 @@ for i = 1, #KEYS / 3 do
   local state, last, ends, of = nil, 0, 0, nil
   if record then state, last, ends, of = read(record) end
   if record and not state then return {now_us, 'busy', i, redis.call('PTTL', KEYS[3 * i - 2])} end
-  local mine = state == 'h' and access == 'exclusive' and of == token and ends > now
-    or state == 's' and access == of and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
+  local shares = string.sub(state == 's' and sharer(queue_key, waiters_key, token) or '', 1, 2)
+  if shares == 'k ' then return {now_us, 'late'} end
+  local mine = state == 'h' and access == 'exclusive' and of == token and ends > now or access == of and shares == 'h '
   if not mine then
     if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
     local free = ends <= now
@@ -344,7 +345,7 @@ export const acquireAllScript = {
   name: 'acquire-all',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: 'a39d9cec2e26260981d9c3bd72ff52ed95c78fed',
+  sha1: '58917e1eb288e1f3a07d4ea6501a22b697a60113',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -502,8 +503,9 @@ for i = 1, #KEYS / 3 do
   local state, last, ends, of = nil, 0, 0, nil
   if record then state, last, ends, of = read(record) end
   if record and not state then return {now_us, 'busy', i, redis.call('PTTL', KEYS[3 * i - 2])} end
-  local mine = state == 'h' and access == 'exclusive' and of == token and ends > now
-    or state == 's' and access == of and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
+  local shares = string.sub(state == 's' and sharer(queue_key, waiters_key, token) or '', 1, 2)
+  if shares == 'k ' then return {now_us, 'late'} end
+  local mine = state == 'h' and access == 'exclusive' and of == token and ends > now or access == of and shares == 'h '
   if not mine then
     if state == 'h' and ends <= now then last = last + FENCE_RANGE - 1 end
     local free = ends <= now
@@ -2493,7 +2495,7 @@ export const shareGuardedScript = {
   name: 'share-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: 'b6ffcd5a463040328a724cbfe06e6d2a440bbb58',
+  sha1: '463214535519912264b5d4ff7263cd95a6e93fa1',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -2758,6 +2760,7 @@ if free or state == 's' then
     local given = mine and string.match(mine, '^h (%d+)')
     if given then return enter(tonumber(given)) end
     if mine == 'r' then return enter(fence) end
+    if mine then return {now_us, 'late'} end
     if limits_differ(access, of) then return {now_us, 'conflict', of} end
   end
   if not free and inside.count == 0 then
@@ -2788,7 +2791,7 @@ export const shareScript = {
   name: 'share',
   numberOfKeys: 3,
   deadlineAt: 2,
-  sha1: '8893a99dd9658ec1bbebeb7ae66df7c804ac3840',
+  sha1: 'e511930ddd6854ed92e97542d0edd05506a4d57b',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -2968,6 +2971,7 @@ if free or state == 's' then
     local given = mine and string.match(mine, '^h (%d+)')
     if given then return enter(tonumber(given)) end
     if mine == 'r' then return enter(fence) end
+    if mine then return {now_us, 'late'} end
     if limits_differ(access, of) then return {now_us, 'conflict', of} end
   end
   if not free and inside.count == 0 then

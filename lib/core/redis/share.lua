@@ -55,6 +55,8 @@ if free or state == 's' then
     local given = mine and string.match(mine, '^h (%d+)')
     if given then return enter(tonumber(given)) end
     if mine == 'r' then return enter(fence) end
+    -- Its work is done, and its place is kept: this command has come a second time.
+    if mine then return {now_us, 'late'} end
     if limits_differ(access, of) then return {now_us, 'conflict', of} end
   end
   -- Sharers that were lost, though their record wasn't: nobody knows how many there are.
