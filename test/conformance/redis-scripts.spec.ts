@@ -205,6 +205,49 @@ describe('scripts', () => {
   });
 
   it.each<Access>(['exclusive', 'shared'])(
+    'undo a grant (%s) that too few nodes gave, and queue nobody when that was held up',
+    async (access) => {
+      await using proxy = await TcpProxy.start(server.port);
+      const [slow, quick] = [openBackend(proxy.url), openBackend()];
+      const name = LockName.of('lock', 'k');
+      const place = { aliveFor: TTL, sequence: Date.now() * 1_000 };
+      const grant = async (): Promise<string> => {
+        const token = randomUUID();
+        const notAfter = performance.now() + 5_000;
+        const asked = { name, token, ttl: TTL, access, notAfter, place: undefined };
+        expect(await quick.tryAcquire(asked)).toMatchObject({ kind: 'granted' });
+        return token;
+      };
+      const standBack = (token: string, within: number) =>
+        slow.standBack({ name, token, access, place, notAfter: performance.now() + within });
+      const left = async () => {
+        const outcome = await quick.query(name);
+        if (outcome.kind === 'unavailable') throw new Error(outcome.reason);
+        return [outcome.state.held.length, outcome.state.pending.length];
+      };
+      // In time, it's first in line for what it has let go of; and the script is there.
+      const token = await grant();
+      await standBack(token, 5_000);
+      await quick.cancel({ name, token });
+      expect(await left()).toEqual([0, 0]);
+
+      const late = await grant();
+      proxy.hold('up');
+      expect(await standBack(late, 100)).toMatchObject({ reason: 'no-answer' });
+      proxy.resume();
+      // What is asked behind it over the same connection is answered when it's done.
+      await eventually(async () => (await slow.query(name)).kind === 'found');
+      const next = await grant();
+      proxy.hold('up');
+      expect(await standBack(randomUUID(), 100)).toMatchObject({ reason: 'no-answer' });
+      proxy.resume();
+      await eventually(async () => (await slow.query(name)).kind === 'found');
+      expect(await left()).toEqual([1, 0]);
+      await quick.cancel({ name, token: next });
+    },
+  );
+
+  it.each<Access>(['exclusive', 'shared'])(
     'give the fencing token that is asked for (%s), unless it is far ahead of the clock, or behind it',
     async (access) => {
       const backend = openBackend();

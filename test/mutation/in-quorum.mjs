@@ -7,6 +7,7 @@ import {
   quorumRuns,
   quorumSafety,
   quorumUnit,
+  scripts,
   vote,
 } from './tests.mjs';
 
@@ -150,5 +151,12 @@ export const inQuorum = [
     find: "if (outcome.kind !== 'taken' || !this.backend.losesInPart) return outcome;",
     replace: 'return outcome;',
     test: cleanUp('undoes what a few nodes may have left of a release that most know nothing of'),
+  },
+  {
+    name: 'quorum: what was held up queues nobody for a vote that is over',
+    file: 'lib/core/redis/stand-back.lua',
+    find: 'if now <= tonumber(ARGV[7]) then',
+    replace: 'if true or now <= tonumber(ARGV[7]) then',
+    test: scripts('that too few nodes gave, and queue nobody when that was held up'),
   },
 ];

@@ -207,9 +207,27 @@ export const inScripts = [
   {
     name: 'P1 several keys, of which a downgrade is not taken back',
     file: lua('acquire-all'),
-    find: `or state == 's' and access == of and string.sub`,
-    replace: `or state == 's' and string.sub`,
+    find: `or access == of and shares == 'h '`,
+    replace: `or shares == 'h '`,
     test: backend('access a command that was sent before a downgrade, and comes after it'),
+  },
+  {
+    name: 'P6 what is kept is not taken again by a command that comes twice',
+    file: lua('share'),
+    find: `if mine then return {now_us, 'late'} end`,
+    replace: '',
+    test: backend(
+      'access a command that comes a second time, after its token has given back, under shared takes nothing, alone',
+    ),
+  },
+  {
+    name: 'P6 several keys, of which one that is kept is not taken again by a command that comes twice',
+    file: lua('acquire-all'),
+    find: `if shares == 'k ' then return {now_us, 'late'} end`,
+    replace: '',
+    test: backend(
+      'access a command that comes a second time, after its token has given back, under shared takes nothing, with others',
+    ),
   },
   {
     name: 'P1 a key that was reserved is kept for the one who was woken',

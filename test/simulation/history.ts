@@ -132,6 +132,17 @@ export class History {
     }
   }
 
+  /** Whether some server has taken the key from the lease with this fencing token. */
+  wasForcedUnder(key: string, fence: number): boolean {
+    return this.events.some(
+      (event) =>
+        'fence' in event &&
+        event.key === key &&
+        event.fence === fence &&
+        this.wasForced(key, event.token),
+    );
+  }
+
   /** Whether some server has taken the key from this token. */
   wasForced(key: string, token: string): boolean {
     return this.events.some(

@@ -30,13 +30,22 @@ export function judge(history: History): readonly string[] {
       .filter((belief) => belief.key === key)
       .map((belief) => new Held(belief, history.events));
     const ofKey = grants.filter((grant) => grant.key === key);
+    // Of several servers, some were taken from it by force before it had enough of them: others came in between.
+    const wasForced = ({ token, knownAt }: Grant) =>
+      history.events.some(
+        (event) =>
+          event.kind === 'forced' &&
+          event.key === key &&
+          event.token === token &&
+          event.at <= knownAt,
+      );
     found.push(
       ...held.flatMap((one) => one.withoutGrant()),
       ...overlaps(held, lost),
       ...held.flatMap((one) => one.outlives(ofKey, lost)),
       ...held.flatMap((one) => one.fallsBack(ofKey)),
       ...held.flatMap((one) => one.learnsLate()),
-      ...fallingGrants(ofKey),
+      ...fallingGrants(ofKey.filter((grant) => !wasForced(grant))),
     );
   }
   found.push(...history.calls.flatMap(overdue));
@@ -113,6 +122,8 @@ class Held {
   /** I2: whoever is granted the key afterwards, gets a larger token than this holder had. */
   fallsBack(grants: readonly Grant[]): string[] {
     const fenced = this.#fenced;
+    // What was taken by force before its holder was told of it: others came in between.
+    if (this.#forcedAt !== undefined && this.#forcedAt <= this.belief.from) return [];
     if (fenced === undefined && this.to <= this.belief.from) return [];
     if (fenced === undefined) return [`I2: ${described(this.belief)} has a token from nowhere`];
     const { fence, token } = this.belief;

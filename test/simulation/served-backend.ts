@@ -54,11 +54,15 @@ export class ServedBackend extends MemoryBackend {
   }
 
   /** Queued before it lets go, so that it's among those to whom the key is handed on. */
-  async standBack({ name, token, access, place }: StandBackRequest): Promise<CancelOutcome> {
+  async standBack(request: StandBackRequest): Promise<CancelOutcome> {
+    const { name, token, access, place, notAfter } = request;
     const { queue } = this.store.entryOf(name);
-    const aliveUntil = this.store.clock.now() + place.aliveFor;
+    const now = this.store.clock.now();
+    const aliveUntil = now + place.aliveFor;
     const known = queue.find((waiter) => waiter.token === token);
-    if (known === undefined) {
+    if (now > notAfter) {
+      // Nobody waits any more.
+    } else if (known === undefined) {
       const wakeUp = this.wakeUp.listening ? this.wakeUp : undefined;
       queue.push({ token, access, sequence: place.sequence, aliveUntil, wakeUp });
       queue.sort((a, b) => a.sequence - b.sequence);

@@ -177,10 +177,11 @@ export class SimulatedBackend implements NodeBackend {
 
   async standBack(request: StandBackRequest): Promise<CancelOutcome> {
     const { name, token, notAfter } = request;
+    const sent = { ...request, notAfter: this.#serverNotAfter(notAfter) };
     const outcome = await this.#run(
       {
         ...{ what: 'standBack', names: [name], tokens: [token] },
-        run: (backend) => backend.standBack(request),
+        run: (backend) => backend.standBack(sent),
       },
       notAfter,
     );

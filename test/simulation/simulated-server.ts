@@ -90,7 +90,8 @@ export class SimulatedServer {
     this.#busyUntil = this.#downUntil;
     for (const session of this.#sessions) session.cut();
     if (keepsData) return;
-    this.#forgotten = new Map(this.#store.entries);
+    // Away already, it has nothing more to lose.
+    if (this.#store.entries.size > 0) this.#forgotten = new Map(this.#store.entries);
     this.#store.entries.clear();
     this.history.dataLost(this.time.now);
   }

@@ -1,5 +1,5 @@
 /**
- * The seeded simulation, in short: a few thousand seeds as they come, each of which must keep every invariant, and proof that
+ * The seeded simulation, in short: the first few thousand seeds, each of which must keep every invariant, and proof that
  * the checks see what they're there for. The long run is `npm run simulate`; see README.md in this folder.
  */
 import { describe, expect, it } from '@jest/globals';
@@ -10,8 +10,8 @@ import type { SeedRange } from './seed-runner.js';
 import { simulate } from './simulation.js';
 import { Tally } from './tally.js';
 
-/** Where the seeds begin: others each time, so that much is seen over time; `SIMULATION_SEED` sets it. */
-const FIRST = Number(process.env['SIMULATION_SEED'] ?? Math.floor(Math.random() * 1e9));
+/** Where the seeds begin: the same each time, so that a change is told by its own faults; `npm run simulate` explores others. */
+const FIRST = Number(process.env['SIMULATION_SEED'] ?? 0);
 const SECONDS = Number(process.env['SIMULATION_SECONDS'] ?? 20);
 const CHUNK = 24;
 /** For a chunk, in ms: on a machine that does other things too. */

@@ -182,6 +182,7 @@ const STAND_BACK = new Script<
     aliveFor: number,
     channel: string,
     sequence: number,
+    notAfter: number,
   ],
   1
 >(standBackScript);
@@ -602,10 +603,11 @@ export class RedisBackend implements LockBackend {
     const { name, token, access, place, notAfter } = request;
     const { aliveFor, sequence } = place;
     const channel = this.wakeUp.channelFor(name);
+    const serverNotAfter = Math.floor(this.#serverClock.notAfter(notAfter));
     const outcome = await this.#connection.run(
       STAND_BACK,
       this.#waitKeysOf(name),
-      [token, access, this.#countReceivers, aliveFor, channel, sequence],
+      [token, access, this.#countReceivers, aliveFor, channel, sequence, serverNotAfter],
       notAfter,
     );
     return outcome.kind === 'unavailable' ? outcome : { kind: 'cancelled' };
@@ -783,7 +785,7 @@ function ifConfirmed<T extends { readonly kind: string }>(
 export interface StandBackRequest extends Pick<HeldToken, 'name' | 'token'> {
   readonly access: Access;
   readonly place: { readonly aliveFor: number; readonly sequence: number };
-  /** Monotonic local time up to which the answer is waited for. */
+  /** Monotonic local time up to which the answer is waited for, and after which nobody waits at the place any more. */
   readonly notAfter: number;
 }
 

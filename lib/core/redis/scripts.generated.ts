@@ -3001,8 +3001,8 @@ return {now_us, 'busy', ends - now, sequence}
 export const standBackScript = {
   name: 'stand-back',
   numberOfKeys: 3,
-  deadlineAt: null,
-  sha1: '4b5762dffad99baf05439fc6a57bf8fd2ec86b5d',
+  deadlineAt: 6,
+  sha1: '1593ecdc45dfab38dd19c7f756e904d5667ddf6a',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -3164,8 +3164,13 @@ end
 look_at_clock()
 local state, fence, ends, token = read(redis.call('GET', KEYS[1]) or '')
 local was_sharer = sharer(KEYS[2], KEYS[3], ARGV[1])
-local waiter = {token = ARGV[1], access = ARGV[2], alive_for = tonumber(ARGV[4]), channel = ARGV[5], place = tonumber(ARGV[6])}
-give_place(KEYS[1], KEYS[2], KEYS[3], waiter, nil)
+if now <= tonumber(ARGV[7]) then
+  local waiter = {token = ARGV[1], access = ARGV[2], alive_for = tonumber(ARGV[4]), channel = ARGV[5], place = tonumber(ARGV[6])}
+  give_place(KEYS[1], KEYS[2], KEYS[3], waiter, nil)
+elseif was_sharer then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('HDEL', KEYS[3], ARGV[1])
+end
 if token == ARGV[1] then
   free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], {count = 0})
 elseif state == 's' and was_sharer then

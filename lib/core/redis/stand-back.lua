@@ -10,6 +10,7 @@ ARGV[3] 1: PUBLISH counts every receiver
 ARGV[4] how long the waiter counts as alive, in ms
 ARGV[5] the channel that wakes the waiter; empty: it polls
 ARGV[6] its sequence
+ARGV[7] the caller's deadline in server time, ms
 Returns 1
 ]]
 --- @include _constants.lua
@@ -20,9 +21,15 @@ Returns 1
 look_at_clock()
 local state, fence, ends, token = read(redis.call('GET', KEYS[1]) or '')
 local was_sharer = sharer(KEYS[2], KEYS[3], ARGV[1])
--- First, so that it's among those to whom the key is handed on. A sharer's place becomes a waiter's.
-local waiter = {token = ARGV[1], access = ARGV[2], alive_for = tonumber(ARGV[4]), channel = ARGV[5], place = tonumber(ARGV[6])}
-give_place(KEYS[1], KEYS[2], KEYS[3], waiter, nil)
+-- A command that was held up on its way must not queue it for a caller that has given up.
+if now <= tonumber(ARGV[7]) then
+  -- First, so that it's among those to whom the key is handed on. A sharer's place becomes a waiter's.
+  local waiter = {token = ARGV[1], access = ARGV[2], alive_for = tonumber(ARGV[4]), channel = ARGV[5], place = tonumber(ARGV[6])}
+  give_place(KEYS[1], KEYS[2], KEYS[3], waiter, nil)
+elseif was_sharer then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('HDEL', KEYS[3], ARGV[1])
+end
 if token == ARGV[1] then
   free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[3], {count = 0})
 elseif state == 's' and was_sharer then
