@@ -516,7 +516,7 @@ redis.call('HDEL', KEYS[3], ARGV[1])`,
     file: lua('share'),
     find: 'tonumber(fence_floor(ARGV[8])), last + 1)',
     replace: 'tonumber(fence_floor(ARGV[8])), 0)',
-    test: backend('access after a downgrade under a later fencing token of the range'),
+    test: backend('access who shares a key has a fencing token beyond the whole range'),
   },
   {
     name: 'P3 a fencing token of several keys is larger than the last of each',
