@@ -1,5 +1,5 @@
 import type { NodeAnswer } from '../errors.js';
-import type { ReleaseOutcome, Unavailable } from './lock-backend.js';
+import type { NamesOutcome, ReleaseOutcome, Unavailable } from './lock-backend.js';
 import type { Answer, QuorumNode } from './quorum-node.js';
 
 /** More than half of all: any two majorities have a node in common, also of an even number. */
@@ -51,6 +51,21 @@ export function inquire<T, R>(
 
 /** One a node, in their order; none from those that haven't answered yet. */
 export type Answers<T> = readonly (T | undefined)[];
+
+/** What any node tells, where so many can be asked. */
+export function inquireNames(
+  nodes: readonly QuorumNode[],
+  ask: (node: QuorumNode) => Promise<NamesOutcome>,
+  atLeast: number,
+): Promise<NamesOutcome> {
+  return inquire(nodes, ask, (answers, missing): NamesOutcome | undefined => {
+    if (missing > 0) return undefined;
+    const told = answers.filter((answer) => answer?.kind === 'names');
+    if (told.length < atLeast) return noQuorum(nodes, answers, false);
+    const all = told.flatMap(({ names }) => names);
+    return { kind: 'names', names: [...new Map(all.map((one) => [one.owner, one])).values()] };
+  });
+}
 
 /** Decides what each node did, or found not to be the token's. */
 export function decideRelease(

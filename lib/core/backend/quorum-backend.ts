@@ -8,7 +8,14 @@ import { givenAddress } from '../redis/server-address.js';
 import type { ServerSurvey } from '../survey.js';
 import { AcquireVote, FENCE_LEAD, type NodePlace } from './acquire-vote.js';
 import { agreedHolders, agreedState } from './agreed-state.js';
-import { type Answers, decideRelease, inquire, majorityOf, noQuorum } from './inquiry.js';
+import {
+  type Answers,
+  decideRelease,
+  inquire,
+  inquireNames,
+  majorityOf,
+  noQuorum,
+} from './inquiry.js';
 import type {
   AcquireAllOutcome,
   AcquireAllRequest,
@@ -375,21 +382,8 @@ export class QuorumBackend implements LockBackend {
   }
 
   names(prefix: string, pattern: KeyPattern): Promise<NamesOutcome> {
-    return this.#namesAt(({ backend }) => backend.names(prefix, pattern), this.#majority);
-  }
-
-  /** What any node tells, where so many can be asked. */
-  #namesAt(
-    ask: (node: QuorumNode) => Promise<NamesOutcome>,
-    atLeast: number,
-  ): Promise<NamesOutcome> {
-    return inquire(this.#nodes, ask, (answers, missing): NamesOutcome | undefined => {
-      if (missing > 0) return undefined;
-      const told = answers.filter((answer) => answer?.kind === 'names');
-      if (told.length < atLeast) return noQuorum(this.#nodes, answers, false);
-      const all = told.flatMap(({ names }) => names);
-      return { kind: 'names', names: [...new Map(all.map((one) => [one.owner, one])).values()] };
-    });
+    const ask = ({ backend }: QuorumNode) => backend.names(prefix, pattern);
+    return inquireNames(this.#nodes, ask, this.#majority);
   }
 
   /** Of every node, also where they're too few to decide anything: that's what's to be found out. */
@@ -412,7 +406,8 @@ export class QuorumBackend implements LockBackend {
    */
   async initializeGuard(prefix: string): Promise<InitializeOutcome> {
     if (this.options.guard === undefined) return { kind: 'unguarded' };
-    const traces = await this.#namesAt(({ backend }) => backend.traces(prefix), this.#nodes.length);
+    const ask = ({ backend }: QuorumNode) => backend.traces(prefix);
+    const traces = await inquireNames(this.#nodes, ask, this.#nodes.length);
     if (traces.kind === 'unavailable') return traces;
     if (traces.names.length > 0) return { kind: 'in-use', names: traces.names };
     return inquire(

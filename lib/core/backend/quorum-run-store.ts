@@ -4,7 +4,7 @@ import { Backoff } from '../backoff.js';
 import type { Clock } from '../clock.js';
 import type { KeyPattern } from '../key-pattern.js';
 import type { LockName } from '../lock-name.js';
-import { type Answers, inquire, majorityOf, noQuorum } from './inquiry.js';
+import { type Answers, inquire, inquireNames, majorityOf, noQuorum } from './inquiry.js';
 import type { QuorumNode } from './quorum-node.js';
 import type { AcceptOutcome, Ballot, PromiseOutcome } from './run-acceptor.js';
 import {
@@ -114,17 +114,8 @@ export class QuorumRunStore implements RunStore {
   }
 
   names(prefix: string, pattern: KeyPattern): Promise<JobsOutcome> {
-    return inquire(
-      this.nodes,
-      ({ backend }) => backend.acceptor.names(prefix, pattern),
-      (answers, missing): JobsOutcome | undefined => {
-        if (missing > 0) return undefined;
-        const told = answers.filter((answer) => answer?.kind === 'names');
-        if (told.length < this.#majority) return noQuorum(this.nodes, answers, false);
-        const all = told.flatMap(({ names }) => names);
-        return { kind: 'names', names: [...new Map(all.map((one) => [one.owner, one])).values()] };
-      },
-    );
+    const ask = ({ backend }: QuorumNode) => backend.acceptor.names(prefix, pattern);
+    return inquireNames(this.nodes, ask, this.#majority);
   }
 
   /** A step that often changes nothing. `looksFrom`: at which try to look for the first time whether it does. */
