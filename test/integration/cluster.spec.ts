@@ -44,11 +44,11 @@ function openCluster(options: Pick<ClusterOptions, 'clusterNodeRetryStrategy'> =
   return cluster;
 }
 
-async function openBackend(): Promise<RedisBackend> {
+async function openBackend(commandTimeout = 2_000): Promise<RedisBackend> {
   const backend = new RedisBackend(
     {
       connection: openCluster(),
-      commandTimeout: 2_000,
+      commandTimeout,
       prefix: 'lock',
       wakeUp: 'publish',
       application: undefined,
@@ -133,6 +133,25 @@ describe('While its slot moves, a lock', () => {
     expect(outcome.kind).toBe('unavailable');
     await move.finish();
     expect(await backend.query(name)).toMatchObject({ state: { held: [] } });
+  });
+
+  it('is given back by no release whose time was up while the move went on', async () => {
+    const backend = await openBackend(300);
+    const [source, target] = (await nodes.masters()) as [RedisServer, RedisServer];
+    const name = await nameAt(source);
+    const held = await take(backend, name);
+    const release = (lease: HeldToken & Granted) =>
+      backend.release({ ...lease, lastFence: lease.fencingToken, keepFor: 0 });
+    // The target knows the script then: one that came late wouldn't be stopped by that.
+    expect(await release(await take(backend, await nameAt(target)))).toEqual({ kind: 'released' });
+    const move = await nodes.beginMove(hashSlotOf(name.owner), target);
+    expect((await release(held)).kind).toBe('unavailable');
+    await move.keys();
+    await move.finish();
+    // One that went on would try again within a tenth of that.
+    const enough = performance.now() + 1_000;
+    await eventually(() => performance.now() > enough);
+    expect(await backend.extend([held])).toMatchObject([{ kind: 'extended' }]);
   });
 });
 

@@ -184,6 +184,12 @@ export const inServers = [
     test: serverErrors('in which a replica takes over, which never saw the scripts'),
   },
   {
+    name: 'cluster: what nobody waits for any more is not sent again',
+    file: redis('cluster-nodes'),
+    find: 'if (errand.isOver) throw error ?? new UnreachableNode();',
+    test: cluster('is given back by no release whose time was up while the move went on'),
+  },
+  {
     name: 'cluster: a grant is confirmed by the replicas of the very node',
     file: redis('confirmed-cluster'),
     find: 'const connection = this.#connectionTo(node);',
