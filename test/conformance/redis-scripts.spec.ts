@@ -428,6 +428,43 @@ describe('scripts', () => {
       .catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({ code: 'LOCK_BUSY', remaining: undefined });
   });
+
+  it.each([
+    ['is cut off', '{"host":"h","pid":1'],
+    ['is empty', ''],
+    ['is null', 'null'],
+    ['has no process', '{}'],
+    ['has another type', '{"host":null,"pid":"1"}'],
+  ])('show who holds a key as unknown where what is said of it %s', async (_, facts) => {
+    const fence = Date.now() * 1_000;
+    const ends = Date.now() + 60_000;
+    const [alone, shared] = [LockName.of('lock', 'alone'), LockName.of('lock', 'shared')];
+    await client.set(alone.owner, `h ${fence} ${ends} token ${facts}`, 'PX', 60_000);
+    await client.set(shared.owner, `s ${fence} ${ends} shared `, 'PX', 60_000);
+    await client.zadd(shared.queue, ends, 'token');
+    await client.hset(shared.waiters, 'token', `h ${fence} ${facts}`);
+    const locker = openLocker(server.url);
+    const unknown = { fencingToken: fence, host: 'unknown', pid: 0, application: undefined };
+    for (const [{ key }, access] of [
+      [alone, 'exclusive'],
+      [shared, 'shared'],
+    ] as const) {
+      const { held } = await locker.inspect(key);
+      expect(held).toMatchObject([{ ...unknown, access, label: undefined, kept: false }]);
+      expect(await locker.tryAcquire(key)).toBeNull();
+      expect(await locker.forceRelease(key)).toMatchObject({ kind: 'released', held: [unknown] });
+      expect(await (await locker.acquire(key, { onBusy: 'throw' })).release()).toBe('released');
+    }
+  });
+
+  it('show a holder whose fencing token is no time that a date can tell', async () => {
+    const name = LockName.of('lock', 'k');
+    const record = `h 9${'0'.repeat(21)} ${Date.now() + 60_000} token {"host":"h","pid":1}`;
+    await client.set(name.owner, record, 'PX', 60_000);
+    const [holder] = (await openLocker(server.url).inspect('k')).held;
+    expect(holder).toMatchObject({ host: 'h', pid: 1 });
+    expect(holder?.since.toISOString()).toBe('+275760-09-13T00:00:00.000Z');
+  });
 });
 
 describe('several keys', () => {

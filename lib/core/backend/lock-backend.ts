@@ -350,6 +350,7 @@ export interface HolderState {
   readonly since: Date;
   /** How long the lease lasts if it isn't renewed, in ms. */
   readonly remaining: number;
+  /** `unknown`, with a `pid` of 0, where what is recorded of the holder isn't ours and can't be read. */
   readonly host: string;
   readonly pid: number;
   readonly application: string | undefined;

@@ -79,6 +79,8 @@ type WaitKeys = readonly [owner: string, queue: string, waiters: string];
 
 /** How many digits a time in µs has, until 2286. */
 const MICROS = 16;
+/** The last moment that a `Date` can tell, in ms. */
+const LATEST_DATE = 8.64e15;
 
 type AcquireReply =
   /** Granted: '<fencing token>', which is the server's time as well, or '<now us> <fencing token>'. */
@@ -828,24 +830,43 @@ function leasesOf(
     .toSorted((a, b) => a.holder.fencingToken - b.holder.fencingToken);
 }
 
-/** Reads '<h|k> <fence> <holder>'. */
+/** Reads '<h|k> <fence> <holder>', as the scripts do, to which it's held whatever is said of the holder. */
 function readHolder(info: string, remaining: number, access: Access): HolderState | undefined {
-  const match = /^([hk]) (\d+) (\{.*\})$/s.exec(info);
+  const match = /^([hk]) (\d+) (.*)$/s.exec(info);
   if (match === null || remaining <= 0) return undefined;
-  const [, state, fence, holder] = match;
-  const { host, pid, application, label } = JSON.parse(holder as string) as HolderFacts;
+  const [, state, fence, facts] = match as unknown as [
+    ...[all: string, state: string, fence: string, facts: string],
+  ];
   return {
     fencingToken: Number(fence),
     // A fencing token is the server's time of the grant in µs, unless that clock was set back since the grant before.
-    since: new Date(Number(fence) / 1_000),
+    since: new Date(Math.min(Number(fence) / 1_000, LATEST_DATE)),
     remaining,
-    host,
-    pid,
-    application,
-    label,
+    ...readFacts(facts),
     kept: state === 'k',
     access,
   };
+}
+
+/** What is said of a holder; where another program wrote that, or somebody by hand, it may be anything. */
+function readFacts(json: string): Pick<HolderState, 'host' | 'pid' | 'application' | 'label'> {
+  try {
+    const { host, pid, application, label } = JSON.parse(json) as Partial<
+      Record<keyof HolderFacts, unknown>
+    >;
+    if (typeof host === 'string' && typeof pid === 'number') {
+      return { host, pid, application: textOf(application), label: textOf(label) };
+    }
+  } catch {
+    // Not JSON, or null.
+  }
+  return UNKNOWN_HOLDER;
+}
+
+const UNKNOWN_HOLDER = { host: 'unknown', pid: 0, application: undefined, label: undefined };
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
 }
 
 function pairsOf(list: readonly string[]): [string, string][] {
