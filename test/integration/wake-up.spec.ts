@@ -13,7 +13,9 @@ import { TcpProxy } from '../support/tcp-proxy.js';
 
 const TIMEOUT = 200;
 
-async function listening(url: string): Promise<{ wakeUp: RedisWakeUp; told: unknown[] }> {
+async function listening(
+  url: string,
+): Promise<{ wakeUp: RedisWakeUp; told: unknown[] } & Disposable> {
   const wakeUp = new RedisWakeUp(
     new ConnectionSource(url, TIMEOUT),
     'wake:me',
@@ -25,14 +27,16 @@ async function listening(url: string): Promise<{ wakeUp: RedisWakeUp; told: unkn
   wakeUp.onWake((message) => told.push(message));
   await wakeUp.subscribe();
   expect(wakeUp.listening).toBe(true);
-  return { wakeUp, told };
+  // Also where the test fails: it would connect again for ever.
+  return { wakeUp, told, [Symbol.dispose]: () => wakeUp.close() };
 }
 
 describe('The subscriber connection', () => {
   it('is replaced when a check gets no answer, and everybody looks then', async () => {
     await using server = await RedisServer.start();
     await using proxy = await TcpProxy.start(server.port);
-    const { wakeUp, told } = await listening(proxy.url);
+    using subscriber = await listening(proxy.url);
+    const { wakeUp, told } = subscriber;
     told.length = 0;
     proxy.hold('down');
     wakeUp.check();
@@ -48,13 +52,28 @@ describe('The subscriber connection', () => {
       { kind: 'woken', token: 'token', within: 0 },
       { kind: 'woken', token: 'other', within: 300 },
     ]);
-    wakeUp.close();
+  });
+
+  it('is not counted on from when it is cut until there is a new one', async () => {
+    await using server = await RedisServer.start();
+    await using proxy = await TcpProxy.start(server.port);
+    using subscriber = await listening(proxy.url);
+    const { wakeUp, told } = subscriber;
+    told.length = 0;
+    proxy.refuse();
+    proxy.cutAll();
+    // Who waits meanwhile polls.
+    await eventually(() => !wakeUp.listening, { message: 'it no longer claims to listen' });
+    proxy.accept();
+    await eventually(() => wakeUp.listening, { message: 'it listens again' });
+    expect(told).toEqual([{ kind: 'listening' }]);
   });
 
   it('stays as it is while checks are answered', async () => {
     await using server = await RedisServer.start();
     await using proxy = await TcpProxy.start(server.port);
-    const { wakeUp, told } = await listening(proxy.url);
+    using subscriber = await listening(proxy.url);
+    const { wakeUp, told } = subscriber;
     told.length = 0;
     for (let i = 0; i < 3; i += 1) {
       wakeUp.check();
@@ -68,6 +87,5 @@ describe('The subscriber connection', () => {
       { kind: 'woken', token: 'token-1', within: 0 },
       { kind: 'woken', token: 'token-2', within: 0 },
     ]);
-    wakeUp.close();
   });
 });

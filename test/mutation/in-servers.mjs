@@ -346,6 +346,12 @@ export const inServers = [
     test: wakeUp('The subscriber connection is replaced when a check gets no answer'),
   },
   {
+    name: 'P7 a subscription that was cut is not counted on',
+    file: redis('redis-wake-up'),
+    find: "client.on('close', () => (this.#hears = false));",
+    test: wakeUp('The subscriber connection is not counted on from when it is cut'),
+  },
+  {
     name: 'P7 everybody on a Cluster looks when it is heard again',
     file: redis('cluster-wake-up'),
     find: `this.#listener({ kind: 'listening' });`,
