@@ -196,6 +196,13 @@ export const inServers = [
     replace: 'const connection = this.#nodes.values().next().value ?? this.#connectionTo(node);',
     test: clusterSafety('replicas only the replicas of that master count'),
   },
+  {
+    name: 'P4 a grant that is confirmed ends in time, however long its node is looked for',
+    file: redis('confirmed-cluster'),
+    find: 'await Promise.race([sent, timeUp]);',
+    replace: 'await sent;',
+    test: clusterSafety('a call ends in time where the master is frozen, and was not reached'),
+  },
 
   // Replicas
   {
