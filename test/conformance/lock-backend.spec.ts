@@ -5,11 +5,10 @@
 import { afterAll, beforeAll, expect } from '@jest/globals';
 import { Cluster, Redis } from 'ioredis';
 import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
-import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
-import { RedisBackend, type RedisBackendOptions } from '../../lib/core/backend/redis-backend.js';
+import type { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import type { LockBackend } from '../../lib/core/backend/lock-backend.js';
-import { systemClock } from '../../lib/core/clock.js';
-import { LockEmitter } from '../../lib/core/events.js';
+import type { LockerOptions } from '../../lib/core/options.js';
+import { openBareBackend } from '../support/bare-backend.js';
 import { freeRecord, recordOf } from '../support/lock-keys.js';
 import { eventually } from '../support/eventually.js';
 import { RedisServer } from '../support/redis-server.js';
@@ -51,8 +50,7 @@ describeLockBackend(
 describeLockBackend(
   'Redis with a guard',
   async () => {
-    const guard = { longestTtl: 3_600_000, lag: undefined, proxied: false };
-    const store = await openRedisStore(standalone, standalone.url, { guard });
+    const store = await openRedisStore(standalone, standalone.url, { guard: { longestTtl: '1h' } });
     const initialize = async () => {
       const backend = store.open();
       for (const prefix of PREFIXES) {
@@ -126,24 +124,13 @@ describeLockBackend('memory', async () => openMemoryStore(), KNOWS, describeAcce
 async function openRedisStore(
   server: RedisServer,
   connection: string | Cluster,
-  more: Partial<RedisBackendOptions> = {},
+  more: Partial<LockerOptions> = {},
 ): Promise<BackendStore> {
   const client = new Redis(server.url);
   await client.flushall();
   return {
     open: () =>
-      new RedisBackend(
-        {
-          connection,
-          commandTimeout: 2_000,
-          prefix: 'lock',
-          wakeUp: 'publish',
-          application: 'conformance',
-          ...more,
-        },
-        systemClock,
-        new LockEmitter(),
-      ),
+      openBareBackend({ connection, commandTimeout: 2_000, application: 'conformance', ...more }),
     noticesClosed: async (backend: LockBackend) => {
       const { channel } = (backend as RedisBackend).wakeUp;
       await eventually(async () => (await client.pubsub('NUMSUB', channel))[1] === 0);
@@ -169,19 +156,12 @@ async function openQuorumStore(servers: readonly RedisServer[]): Promise<Backend
   return {
     open: () => {
       open += 1;
-      return new QuorumBackend(
-        {
-          connection: servers.map(({ url }) => url),
-          commandTimeout: 2_000,
-          nodeTimeout: 2_000,
-          prefix: 'lock',
-          wakeUp: 'publish',
-          application: 'conformance',
-        },
-        systemClock,
-        Math.random,
-        new LockEmitter(),
-      );
+      return openBareBackend({
+        connection: servers.map(({ url }) => url),
+        commandTimeout: 2_000,
+        nodeTimeout: 2_000,
+        application: 'conformance',
+      });
     },
     noticesClosed: async () => {
       open -= 1;

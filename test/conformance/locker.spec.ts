@@ -4,12 +4,9 @@
 import { afterAll, beforeAll } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
-import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
-import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
-import { systemClock } from '../../lib/core/clock.js';
-import { LockEmitter } from '../../lib/core/events.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
+import { openBareBackend } from '../support/bare-backend.js';
 import { keysInUse } from '../support/lock-keys.js';
 import { RedisServer } from '../support/redis-server.js';
 import { describeLockerAccess } from './locker-access.suite.js';
@@ -30,18 +27,7 @@ async function openRedisStore(always: Omit<LockerOptions, 'connection'>): Promis
   const client = new Redis(server.url);
   return {
     open: (options) => new Locker({ connection: server.url, ...always, ...options }),
-    openBackend: () =>
-      new RedisBackend(
-        {
-          connection: server.url,
-          commandTimeout: 1_000,
-          prefix: 'lock',
-          wakeUp: 'publish',
-          application: undefined,
-        },
-        systemClock,
-        new LockEmitter(),
-      ),
+    openBackend: () => openBareBackend({ connection: server.url }),
     leftovers: () => keysInUse(client),
     close: async () => {
       client.disconnect();
@@ -62,20 +48,7 @@ async function openQuorumStore(always: Omit<LockerOptions, 'connection'>): Promi
         ...always,
         ...options,
       }),
-    openBackend: () =>
-      new QuorumBackend(
-        {
-          connection,
-          nodeTimeout,
-          commandTimeout: 1_000,
-          prefix: 'lock',
-          wakeUp: 'publish',
-          application: undefined,
-        },
-        systemClock,
-        Math.random,
-        new LockEmitter(),
-      ),
+    openBackend: () => openBareBackend({ connection, nodeTimeout }),
     leftovers: async () => (await Promise.all(clients.map((client) => keysInUse(client)))).flat(),
     close: async () => {
       for (const client of clients) client.disconnect();

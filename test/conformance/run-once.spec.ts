@@ -5,15 +5,12 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
-import { QuorumBackend } from '../../lib/core/backend/quorum-backend.js';
-import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import type { ClaimOutcome, ClaimReply, ClaimRequest } from '../../lib/core/backend/run-store.js';
 import type { Unavailable } from '../../lib/core/backend/unavailable.js';
-import { systemClock } from '../../lib/core/clock.js';
-import { LockEmitter } from '../../lib/core/events.js';
 import type { LockName } from '../../lib/core/lock-name.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
+import { openBareBackend } from '../support/bare-backend.js';
 import { eventually } from '../support/eventually.js';
 import { RedisServer } from '../support/redis-server.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
@@ -35,18 +32,7 @@ describeRunOnce('Redis', async (): Promise<RunStoreUnderTest> => {
   const client = new Redis(server.url);
   return {
     open: (options, wallClock) => new Locker({ connection: server.url, ...options }, { wallClock }),
-    openBackend: () =>
-      new RedisBackend(
-        {
-          connection: server.url,
-          commandTimeout: 1_000,
-          prefix: 'lock',
-          wakeUp: 'publish',
-          application: undefined,
-        },
-        systemClock,
-        new LockEmitter(),
-      ),
+    openBackend: () => openBareBackend({ connection: server.url }),
     kept: (name) => client.pttl(name.runs),
     close: async () => {
       client.disconnect();
@@ -62,20 +48,7 @@ describeRunOnce('quorum of 3', async (): Promise<RunStoreUnderTest> => {
   return {
     open: (options, wallClock) =>
       new Locker({ connection, nodeTimeout, ...options }, { wallClock }),
-    openBackend: () =>
-      new QuorumBackend(
-        {
-          connection,
-          nodeTimeout,
-          commandTimeout: 1_000,
-          prefix: 'lock',
-          wakeUp: 'publish',
-          application: undefined,
-        },
-        systemClock,
-        Math.random,
-        new LockEmitter(),
-      ),
+    openBackend: () => openBareBackend({ connection, nodeTimeout }),
     kept: async (name) =>
       Math.max(...(await Promise.all(clients.map((client) => client.pttl(name.proposals))))),
     close: async () => {
