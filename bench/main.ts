@@ -10,8 +10,9 @@
  */
 import { writeFileSync } from 'node:fs';
 
+import { runCommandLine } from '../test/support/command-line.js';
 import { RedisServer } from '../test/support/redis-server.js';
-import { type Command, parseCommand, UsageError } from './command-line.js';
+import { type Command, parseCommand, USAGE } from './command-line.js';
 import { describeMachine, machineText } from './machine.js';
 import { type PlannedCase, plan } from './plan.js';
 import { measure, type MeasurementOutcome } from './process/measurement.js';
@@ -28,8 +29,8 @@ import {
 import { type Run, Summary, summaryRecord } from './summary.js';
 import { targets } from './targets.js';
 
-async function main(): Promise<void> {
-  const command = parseCommand(process.argv.slice(2));
+async function main(args: readonly string[]): Promise<void> {
+  const command = parseCommand(args);
   const planned = plan(command);
   const { cases } = planned;
   const machine = describeMachine(process.env['REDIS_SERVER'] ?? 'redis-server');
@@ -140,10 +141,4 @@ function describe({ scale, rounds }: Command): string {
   return `${scale} scale, ${rounds} ${rounds === 1 ? 'round' : 'rounds'}`;
 }
 
-try {
-  await main();
-} catch (error) {
-  if (!(error instanceof UsageError)) throw error;
-  console.error(error.message);
-  process.exitCode = 2;
-}
+await runCommandLine(USAGE, main);

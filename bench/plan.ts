@@ -1,6 +1,7 @@
+import { chosen } from '../test/support/command-line.js';
 import { adapters, adapterOf } from './adapters/catalogue.js';
 import type { Adapter } from './adapters/adapter.js';
-import { type Command, UsageError } from './command-line.js';
+import type { Command } from './command-line.js';
 import { workloads } from './workloads/catalogue.js';
 import type { Case, Scale, Workload } from './workloads/workload.js';
 
@@ -41,16 +42,16 @@ const QUICK_WORKLOADS: Readonly<Record<string, readonly string[]>> = {
 
 export function plan(command: Command): Plan {
   const unavailable = new Map<Adapter, string>();
-  const chosen = chosenLibraries(command.libraries, command.scale).filter((adapter) => {
+  const available = chosenLibraries(command.libraries, command.scale).filter((adapter) => {
     const reason = adapter.unavailable?.();
     if (reason !== undefined) unavailable.set(adapter, reason);
     return reason === undefined;
   });
-  const cases = chosenWorkloads(command.only).flatMap((workload) =>
+  const cases = chosen('--only', command.only, workloads, ({ id }) => id).flatMap((workload) =>
     workload.cases.map((one) => {
       const libraries: Adapter[] = [];
       const absent = new Map<Adapter, string>();
-      for (const adapter of chosen) {
+      for (const adapter of available) {
         if (adapter.only !== undefined && !adapter.only.includes(workload.id)) continue;
         if (one.libraries !== undefined && !one.libraries.includes(adapter.id)) continue;
         if (isLeftOut(adapter, workload, command)) continue;
@@ -71,23 +72,8 @@ function isLeftOut({ id }: Adapter, workload: Workload, { scale, libraries }: Co
   return !alone.includes(workload.id);
 }
 
-function chosenWorkloads(ids: readonly string[] | undefined): readonly Workload[] {
-  if (ids === undefined) return workloads;
-  const known = workloads.map(({ id }) => id);
-  const unknown = ids.find((id) => !known.includes(id));
-  if (unknown !== undefined) {
-    throw new UsageError(`There is no workload ${unknown}. There are: ${known.join(', ')}.`);
-  }
-  return workloads.filter(({ id }) => ids.includes(id));
-}
-
 function chosenLibraries(ids: readonly string[] | undefined, scale: Scale): readonly Adapter[] {
-  if (ids?.includes('all')) return adapters;
-  if (ids === undefined) return scale === 'quick' ? QUICK.map(adapterOf) : adapters;
-  const known = adapters.map(({ id }) => id);
-  const unknown = ids.find((id) => !known.includes(id));
-  if (unknown !== undefined) {
-    throw new UsageError(`There is no library ${unknown}. There are: ${known.join(', ')}.`);
-  }
-  return adapters.filter(({ id }) => ids.includes(id));
+  if (ids === undefined && scale === 'quick') return QUICK.map(adapterOf);
+  const named = ids?.includes('all') ? undefined : ids;
+  return chosen('--libraries', named, adapters, ({ id }) => id);
 }

@@ -23,6 +23,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 import { mutations, mutated } from '../test/mutation/mutations.mjs';
 import { SetupError, ensureDependencies, ensureRedisServer } from './setup.mjs';
@@ -33,6 +34,10 @@ const COPIED = ['lib', 'test', 'sample-app', 'tools', 'jest.config.js', 'package
 const LONGEST_RUN = 240_000;
 /** Copies that are worked on at the same time: most tests wait for something most of the time. */
 const COPIES = 2;
+const USAGE = `Usage: npm run mutate -- [options]
+  --only text  those whose name contains this
+  --list       names them, and runs nothing
+  --help       this`;
 const say = (text) => console.log(`[mutate] ${text}`);
 
 /** A copy of the sources, in which tests are run. */
@@ -152,24 +157,26 @@ async function checkTests(copies, some) {
   if (wrong.length > 0) throw new SetupError(wrong.join('\n'));
 }
 
-function chosen(args) {
-  const at = args.indexOf('--only');
-  const only = at < 0 ? '' : (args[at + 1] ?? '');
-  const unknown = args.find((arg, i) => arg !== '--list' && i !== at && (at < 0 || i !== at + 1));
-  if (unknown !== undefined) {
-    throw new SetupError(
-      `Unknown argument "${unknown}". Usage: npm run mutate [-- --only TEXT | --list]`,
-    );
+function readOptions() {
+  try {
+    const options = {
+      only: { type: 'string', default: '' },
+      list: { type: 'boolean' },
+      help: { type: 'boolean', short: 'h' },
+    };
+    return parseArgs({ options }).values;
+  } catch (error) {
+    if (!String(error.code).startsWith('ERR_PARSE_ARGS')) throw error;
+    throw new SetupError(`${error.message}\n\n${USAGE}`);
   }
-  const some = mutations.filter(({ name }) => name.includes(only));
-  if (some.length === 0) throw new SetupError(`No mutation's name contains "${only}": see --list.`);
-  return some;
 }
 
 async function main() {
-  const args = process.argv.slice(2);
-  const some = chosen(args);
-  if (args.includes('--list')) {
+  const { only, list, help } = readOptions();
+  if (help) return console.log(USAGE);
+  const some = mutations.filter(({ name }) => name.includes(only));
+  if (some.length === 0) throw new SetupError(`No mutation's name contains "${only}": see --list.`);
+  if (list) {
     for (const { name } of some) console.log(name);
     return;
   }

@@ -7,9 +7,9 @@
  *
  * Ends with 1 where a seed failed, and says how to replay it.
  */
-import { availableParallelism } from 'node:os';
-import { parseArgs } from 'node:util';
+import { runCommandLine } from '../support/command-line.js';
 import { spawnWorker } from '../support/worker.js';
+import { type Command, parseCommand, USAGE } from './command-line.js';
 import type { SeedRange } from './seed-runner.js';
 import { simulate } from './simulation.js';
 import { Tally } from './tally.js';
@@ -20,22 +20,7 @@ const PATIENCE = 600_000;
 const TELL_EVERY = 10_000;
 const FAILURES_SHOWN = 20;
 
-const { values } = parseArgs({
-  options: {
-    seeds: { type: 'string', default: '100000' },
-    from: { type: 'string', default: '0' },
-    seed: { type: 'string' },
-    minutes: { type: 'string' },
-    workers: { type: 'string', default: String(availableParallelism()) },
-  },
-});
-
-function numberOf(option: 'seeds' | 'from' | 'seed' | 'minutes' | 'workers'): number {
-  const value = Number(values[option]);
-  if (Number.isFinite(value) && value >= 0) return value;
-  process.stderr.write(`Expected --${option} to be a number, got '${values[option]}'.\n`);
-  return process.exit(2);
-}
+type ManySeeds = Extract<Command, { kind: 'run' }>;
 
 function say(line: string): void {
   process.stdout.write(`${line}\n`);
@@ -48,12 +33,9 @@ async function replay(seed: number): Promise<boolean> {
   return violations.length === 0;
 }
 
-async function runMany(): Promise<boolean> {
-  const from = numberOf('from');
-  const minutes = values.minutes === undefined ? undefined : numberOf('minutes');
-  const end = minutes === undefined ? from + numberOf('seeds') : Number.POSITIVE_INFINITY;
+async function runMany({ from, end, minutes, workers }: ManySeeds): Promise<boolean> {
   const startedAt = performance.now();
-  const stopAt = minutes === undefined ? Number.POSITIVE_INFINITY : startedAt + minutes * 60_000;
+  const stopAt = startedAt + minutes * 60_000;
   const total = new Tally();
   let next = from;
   let toldAt = startedAt;
@@ -74,7 +56,7 @@ async function runMany(): Promise<boolean> {
       }
     }
   };
-  await Promise.all(Array.from({ length: Math.max(1, numberOf('workers')) }, work));
+  await Promise.all(Array.from({ length: workers }, work));
 
   const seconds = (performance.now() - startedAt) / 1_000;
   say('');
@@ -97,5 +79,8 @@ async function runMany(): Promise<boolean> {
   return failures.length === 0;
 }
 
-const passed = values.seed === undefined ? await runMany() : await replay(numberOf('seed'));
-process.exitCode = passed ? 0 : 1;
+await runCommandLine(USAGE, async (args) => {
+  const command = parseCommand(args);
+  const passed = command.kind === 'replay' ? await replay(command.seed) : await runMany(command);
+  process.exitCode = passed ? 0 : 1;
+});

@@ -1,4 +1,4 @@
-import { parseArgs } from 'node:util';
+import { list, numberAboveZero, readOptions, wholeNumber } from '../support/command-line.js';
 
 /** What `npm run torture -- …` was asked for. */
 export interface Command {
@@ -15,11 +15,6 @@ export interface Command {
   readonly report: readonly string[] | undefined;
 }
 
-/** Told by its message alone. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError';
-}
-
 const MINUTES = 30;
 
 export const USAGE = `Usage: npm run torture -- [options]
@@ -29,36 +24,22 @@ export const USAGE = `Usage: npm run torture -- [options]
   --seed n               draws the same faults again
   --json file            write every trial
   --report file,file     run nothing: write the report of what earlier runs wrote with --json
-  --markdown file        write the report elsewhere than where it's kept, or of a part of the scenarios`;
+  --markdown file        write the report elsewhere than where it's kept, or of a part of the scenarios
+  --help                 this`;
 
-export function parseCommand(args: string[]): Command {
-  let values;
-  try {
-    ({ values } = parseArgs({
-      args,
-      options: {
-        minutes: { type: 'string', default: String(MINUTES) },
-        only: { type: 'string' },
-        subjects: { type: 'string' },
-        seed: { type: 'string', default: String(Math.floor(Math.random() * 1e6)) },
-        json: { type: 'string' },
-        markdown: { type: 'string' },
-        report: { type: 'string' },
-      },
-    }));
-  } catch (error) {
-    throw new UsageError(`${(error as Error).message}\n${USAGE}`);
-  }
-  const [minutes, seed] = [Number(values.minutes), Number(values.seed)];
-  if (!(minutes > 0)) {
-    throw new UsageError(`--minutes is "${values.minutes}"; it takes a number above 0.\n${USAGE}`);
-  }
-  if (!Number.isSafeInteger(seed) || seed < 0) {
-    throw new UsageError(`--seed is "${values.seed}"; it takes a whole number.\n${USAGE}`);
-  }
+export function parseCommand(args: readonly string[]): Command {
+  const values = readOptions(args, {
+    minutes: { type: 'string', default: String(MINUTES) },
+    only: { type: 'string' },
+    subjects: { type: 'string' },
+    seed: { type: 'string', default: String(Math.floor(Math.random() * 1e6)) },
+    json: { type: 'string' },
+    markdown: { type: 'string' },
+    report: { type: 'string' },
+  });
   return {
-    minutes,
-    seed,
+    minutes: numberAboveZero('--minutes', values.minutes),
+    seed: wholeNumber('--seed', values.seed, 0),
     only: list(values.only),
     subjects: list(values.subjects),
     json: values.json,
@@ -74,11 +55,4 @@ export function commandText({ minutes, only, subjects, seed }: Command): string 
     ...(only === undefined ? [] : [`--only ${only.join(',')}`]),
     ...(subjects === undefined ? [] : [`--subjects ${subjects.join(',')}`]),
   ].join(' ');
-}
-
-function list(given: string | undefined): string[] | undefined {
-  return given
-    ?.split(',')
-    .map((item) => item.trim())
-    .filter((item) => item !== '');
 }

@@ -6,7 +6,8 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describeMachine } from '../../bench/machine.js';
-import { commandText, parseCommand, USAGE, UsageError } from './command-line.js';
+import { chosen, runCommandLine, UsageError } from '../support/command-line.js';
+import { commandText, parseCommand, USAGE } from './command-line.js';
 import { reportMarkdown, type Run, summaryText } from './report.js';
 import type { Scenario } from './scenario.js';
 import { scenarios } from './scenarios/catalogue.js';
@@ -16,31 +17,29 @@ import { EXTENSIONS, runUntilSeen, SHORTEST, type Trial } from './trial.js';
 
 const KEPT = process.env['TORTURE_RESULTS'];
 
-async function main(): Promise<void> {
-  const command = parseCommand(process.argv.slice(2));
+async function main(args: readonly string[]): Promise<void> {
+  const command = parseCommand(args);
   if (command.report !== undefined) {
     const runs = command.report.map((file) => JSON.parse(readFileSync(file, 'utf8')) as Run);
     return writeReport(runs, command.markdown ?? KEPT);
   }
   const begunAt = new Date();
-  const chosen = {
-    scenarios: named(scenarios, ({ name }) => name, command.only, '--only'),
-    subjects: named(subjects, ({ id }) => id, command.subjects, '--subjects'),
-  };
+  const ofScenarios = chosen('--only', command.only, scenarios, ({ name }) => name);
+  const ofSubjects = chosen('--subjects', command.subjects, subjects, ({ id }) => id);
   const machine = describeMachine(process.env['REDIS_SERVER'] ?? 'redis-server');
   const skipped = new Map<string, string>();
   const planned: [Scenario, Subject][] = [];
-  for (const scenario of chosen.scenarios) {
+  for (const scenario of ofScenarios) {
     const reason = scenario.unavailable?.();
     if (reason !== undefined) skipped.set(scenario.name, reason);
-    for (const subject of reason === undefined ? chosen.subjects : []) {
+    for (const subject of reason === undefined ? ofSubjects : []) {
       const lack = lackOf(scenario, subject);
       if (lack === undefined) planned.push([scenario, subject]);
       else skipped.set(`${scenario.name}, ${subject.title}`, lack);
     }
   }
   for (const [what, reason] of skipped) console.log(`Skipped: ${what}: ${reason}`);
-  if (planned.length === 0) throw new UsageError(`Nothing of that can be run.\n${USAGE}`);
+  if (planned.length === 0) throw new UsageError('Nothing of that can be run.');
   const seconds = shareOf(
     command.minutes * 60,
     planned.map(([{ shortest = SHORTEST }]) => shortest),
@@ -134,26 +133,4 @@ function writeReport(runs: readonly Run[], file: string | undefined): void {
   if (file !== undefined) writeFileSync(file, reportMarkdown(runs, subjects));
 }
 
-function named<T>(
-  all: readonly T[],
-  nameOf: (one: T) => string,
-  wanted: readonly string[] | undefined,
-  option: string,
-): readonly T[] {
-  if (wanted === undefined) return all;
-  const unknown = wanted.find((name) => !all.some((one) => nameOf(one) === name));
-  if (unknown !== undefined) {
-    throw new UsageError(
-      `${option} names "${unknown}"; there are ${all.map(nameOf).join(', ')}.\n${USAGE}`,
-    );
-  }
-  return all.filter((one) => wanted.includes(nameOf(one)));
-}
-
-try {
-  await main();
-} catch (error) {
-  if (!(error instanceof UsageError)) throw error;
-  console.error(error.message);
-  process.exitCode = 1;
-}
+await runCommandLine(USAGE, main);
