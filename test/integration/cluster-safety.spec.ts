@@ -4,13 +4,14 @@
  */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Cluster } from 'ioredis';
-import { LockUnavailableError } from '../../lib/core/errors.js';
-import { Locker } from '../../lib/core/locker.js';
+import type { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
 import { tagOfSlot } from '../../lib/core/redis/hash-slot.js';
 import { eventually } from '../support/eventually.js';
 import { RedisCluster } from '../support/redis-cluster.js';
 import type { RedisServer } from '../support/redis-server.js';
+import { Opened } from './support/opened.js';
+import { refusalOf } from './support/refusal.js';
 
 const REPLICAS = { atLeast: 1, timeout: 300 };
 const GUARD = { longestTtl: 1_500, lag: 300 };
@@ -20,7 +21,7 @@ let cluster: RedisCluster;
 /** The masters at the start, and a key of each. */
 let masters: RedisServer[];
 let keys: string[];
-const opened: { close(): unknown }[] = [];
+const opened = new Opened();
 
 beforeAll(async () => {
   cluster = await RedisCluster.start({ masters: 3, replicas: 1 });
@@ -29,9 +30,7 @@ beforeAll(async () => {
   keys = [2_000, 8_000, 14_000].map((slot) => tagOfSlot(slot));
 }, LONG);
 
-afterEach(async () => {
-  await Promise.all(opened.splice(0).map((one) => one.close()));
-});
+afterEach(() => opened.close());
 
 afterAll(async () => {
   await cluster.stop();
@@ -40,29 +39,13 @@ afterAll(async () => {
 function openLocker(options: Partial<LockerOptions>): Locker {
   const connection = new Cluster(cluster.addresses);
   connection.on('error', () => {});
-  const locker = new Locker({
-    connection,
-    commandTimeout: 1_500,
-    ttl: 1_400,
-    drainTimeout: 1,
-    ...options,
-  });
-  opened.push(locker, { close: () => connection.disconnect() });
-  return locker;
+  opened.add({ close: () => connection.disconnect() });
+  return opened.locker({ connection, commandTimeout: 1_500, ttl: 1_400, ...options });
 }
 
 async function replicaOf(key: string): Promise<RedisServer> {
   const [replica] = await cluster.replicasOf(await cluster.masterOf(`lock:{${key}}`));
   return replica as RedisServer;
-}
-
-async function refusalOf(call: Promise<unknown>): Promise<LockUnavailableError> {
-  const error = await call.then(
-    () => 'it was granted',
-    (thrown: unknown) => thrown,
-  );
-  expect(error).toBeInstanceOf(LockUnavailableError);
-  return error as LockUnavailableError;
 }
 
 /** Whether a server, master or replica, has something of a key whose slot has nothing else. */

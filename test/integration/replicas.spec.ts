@@ -5,17 +5,16 @@
  * nothing: what WAIT must not count. A replica whose link is cut keeps what it had, and is promoted like that.
  */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { Redis } from 'ioredis';
-import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
-import { systemClock } from '../../lib/core/clock.js';
-import { LockUnavailableError } from '../../lib/core/errors.js';
-import { LockEmitter } from '../../lib/core/events.js';
+import type { Redis } from 'ioredis';
 import { LockName } from '../../lib/core/lock-name.js';
-import { Locker } from '../../lib/core/locker.js';
+import type { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
+import { openBareBackend } from '../support/bare-backend.js';
 import { eventually } from '../support/eventually.js';
 import { keysInUse, recordOf } from '../support/lock-keys.js';
 import { RedisServer } from '../support/redis-server.js';
+import { Opened } from './support/opened.js';
+import { refusalOf } from './support/refusal.js';
 
 const COMMAND_TIMEOUT = 1_500;
 const REPLICAS = { atLeast: 1, timeout: 600 };
@@ -25,37 +24,23 @@ const SLACK = 400;
 let master: RedisServer;
 let replica: RedisServer;
 let onMaster: Redis;
-const opened: { close(): unknown }[] = [];
+const opened = new Opened();
 
 beforeEach(async () => {
   master = await RedisServer.start({ args: ['--repl-diskless-sync-delay', '0'] });
   replica = await RedisServer.start({ args: ['--replicaof', '127.0.0.1', String(master.port)] });
-  onMaster = clientOf(master);
+  onMaster = opened.client(master);
   await inSync();
 });
 
 afterEach(async () => {
-  await Promise.all(opened.splice(0).map((one) => one.close()));
+  await opened.close();
   await Promise.all([master.stop(), replica.stop()]);
 });
 
-function clientOf(server: RedisServer): Redis {
-  const client = new Redis(server.url);
-  client.on('error', () => {});
-  opened.push({ close: () => client.disconnect() });
-  return client;
-}
-
 function openLocker(options: Partial<LockerOptions> = {}): Locker {
-  const locker = new Locker({
-    connection: master.url,
-    commandTimeout: COMMAND_TIMEOUT,
-    ttl: TTL,
-    drainTimeout: 1,
-    ...options,
-  });
-  opened.push(locker);
-  return locker;
+  const defaults = { connection: master.url, commandTimeout: COMMAND_TIMEOUT, ttl: TTL };
+  return opened.locker({ ...defaults, ...options });
 }
 
 /** The replica has all that was written up to now. */
@@ -79,15 +64,6 @@ async function failOver(): Promise<void> {
 async function blockedByWait(): Promise<string | undefined> {
   const list = (await onMaster.client('LIST')) as string;
   return /^id=(\d+) .* cmd=wait /m.exec(list)?.[1];
-}
-
-async function refusalOf(call: Promise<unknown>): Promise<LockUnavailableError> {
-  const error = await call.then(
-    () => 'it was granted',
-    (thrown: unknown) => thrown,
-  );
-  expect(error).toBeInstanceOf(LockUnavailableError);
-  return error as LockUnavailableError;
 }
 
 describe('a failover that loses what the replica does not have', () => {
@@ -148,7 +124,7 @@ describe('a grant', () => {
     // Longer than is waited for what is undone.
     const locker = openLocker({ replicas: REPLICAS, ttl: 30_000 });
     const lock = await take(locker);
-    expect(await recordOf(clientOf(replica), 'lock:{k}')).toMatchObject({ ended: false });
+    expect(await recordOf(opened.client(replica), 'lock:{k}')).toMatchObject({ ended: false });
     await lock?.release();
     await inSync();
 
@@ -195,7 +171,7 @@ describe('a grant', () => {
     expect(isGranted).toBe(false);
     replica.resume();
     expect((await waiting).isHeld).toBe(true);
-    expect(await recordOf(clientOf(replica), 'lock:{k}')).toMatchObject({ ended: false });
+    expect(await recordOf(opened.client(replica), 'lock:{k}')).toMatchObject({ ended: false });
   });
 
   it('counts from before its command, however long the confirmation takes', async () => {
@@ -332,20 +308,14 @@ describe('a downgrade', () => {
 
 describe('the claim of a tick', () => {
   it('counts only where it is confirmed', async () => {
-    const confirmation = { ...REPLICAS, aof: false };
-    const backend = new RedisBackend(
-      {
+    const backend = opened.add(
+      openBareBackend({
         connection: master.url,
         commandTimeout: COMMAND_TIMEOUT,
-        prefix: 'lock',
         wakeUp: 'poll',
-        application: undefined,
-        replicas: confirmation,
-      },
-      systemClock,
-      new LockEmitter(),
+        replicas: REPLICAS,
+      }),
     );
-    opened.push(backend);
     await backend.connect();
     const name = LockName.of('lock', 'job');
     const claim = (token: string, tick: number) => {
