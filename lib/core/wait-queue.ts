@@ -276,7 +276,7 @@ export class WaitQueue implements LineOwner<LockRequest> {
           );
         }
       } else if (outcome.kind === 'unavailable' && outcome.facts?.retryAfter !== undefined) {
-        await this.#waitForGuard(outcome, outcome.facts.retryAfter);
+        await this.#waitForGuard(outcome, outcome.facts.retryAfter, options.ttl, backoff);
       } else if (outcome.kind === 'unavailable' && !this.#hasWaited(this.#line.first)) {
         // It's told at once that there's nobody to ask.
         const error = unavailableError(this.name.key, outcome);
@@ -351,6 +351,10 @@ export class WaitQueue implements LineOwner<LockRequest> {
         if (outcome.reason !== 'no-answer' || notAfter >= now + commandTimeout || !stand.told) {
           stand.unavailable = outcome;
         }
+        if (outcome.sequence !== undefined) {
+          stand.left = lifeOf(ttl);
+          stand.sequence = outcome.sequence;
+        }
         if (outcome.mayHaveRun) {
           this.context.cleanUp.cancel({ name: this.name, token: stand.token, ttl }, notAfter);
           this.#renewStand(stand);
@@ -406,16 +410,10 @@ export class WaitQueue implements LineOwner<LockRequest> {
     const { wakeUp } = this.context.backend;
     const head = this.#line.first;
     if (head !== undefined) this.#announce(head, remaining);
-    const stand = this.#stand as Stand;
-    this.#listen();
-    if (!stand.told) {
-      stand.told = true;
-      if (stand.left === 0) {
-        // Not queued yet. Listen, then queue, which looks at the key once more; and look again before, where it's long
-        // until we listen.
-        await this.#sleep(backoff.next());
-        return;
-      }
+    if (!this.#beginToWait(this.#stand as Stand)) {
+      // Queuing looks at the key once more; and look again before, where it's long until we listen.
+      await this.#sleep(backoff.next());
+      return;
     }
     // What has no end is only seen to be gone by looking.
     const leaseEnds =
@@ -426,8 +424,24 @@ export class WaitQueue implements LineOwner<LockRequest> {
     if (!woken) wakeUp.check(this.name);
   }
 
-  /** Nothing is granted sooner: who can't wait for so long needn't wait at all. */
-  async #waitForGuard(outcome: Unavailable, retryAfter: number): Promise<void> {
+  /** Listens, and queues from the next try on. Whether it had queued already when it was told to wait. */
+  #beginToWait(stand: Stand): boolean {
+    this.#listen();
+    const isQueued = stand.told || stand.left > 0;
+    stand.told = true;
+    return isQueued;
+  }
+
+  /**
+   * Nothing is granted sooner: who can't wait for so long needn't wait at all. The others stand in line, so that they come before
+   * whoever asks later.
+   */
+  async #waitForGuard(
+    outcome: Unavailable,
+    retryAfter: number,
+    ttl: number,
+    backoff: Backoff,
+  ): Promise<void> {
     const until = this.context.clock.now() + retryAfter;
     this.#line.refuseWhere(
       ({ dueAt }) => dueAt <= until,
@@ -437,7 +451,9 @@ export class WaitQueue implements LineOwner<LockRequest> {
     if (head === undefined) return;
     this.#answered = true;
     this.#announce(head, retryAfter);
-    await this.#sleep(retryAfter + this.#jitter());
+    const isQueued = this.#beginToWait(this.#stand as Stand);
+    const ends = retryAfter + this.#jitter();
+    await this.#sleep(Math.min(ends, isQueued ? lifeOf(ttl) / 2 : backoff.next()));
   }
 
   #end(): void {

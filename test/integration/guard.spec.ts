@@ -11,7 +11,7 @@ import { Redis } from 'ioredis';
 import { LockUnavailableError } from '../../lib/core/errors.js';
 import type { LockEvents } from '../../lib/core/events.js';
 import type { Lock } from '../../lib/core/lock.js';
-import { Locker } from '../../lib/core/locker.js';
+import { type AcquireOptions, Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
 import { eventually } from '../support/eventually.js';
 import { RedisServer } from '../support/redis-server.js';
@@ -281,6 +281,58 @@ describe('a moratorium', () => {
     expect(await refusalOf(locker.tryAcquire('m'))).toMatchObject({ reason: 'guard' });
     expect(events).toMatchObject([{ why: 'older-data' }]);
     expect(await client.get('lock:guard')).toMatch(/^\w{40} 3 /);
+  });
+});
+
+/** What there is of the key when the moratorium begins, which loses nothing here; who waits for it then, and how. */
+const SITUATIONS: [string, (locker: Locker) => Promise<Lock | undefined>, AcquireOptions][] = [
+  ['a key that nobody has held', async () => undefined, {}],
+  [
+    'a key that was given back',
+    async (locker) => {
+      await (await locker.acquire('k')).release();
+      return undefined;
+    },
+    {},
+  ],
+  ['a key that is given back meanwhile', (locker) => locker.acquire('k'), {}],
+  ['sharers of a key', async () => undefined, { limit: 1 }],
+  [
+    'sharers of one that is given back',
+    (locker) => locker.acquire('k', { limit: 1 }),
+    { limit: 1 },
+  ],
+];
+
+describe.each(SITUATIONS)('in a moratorium, of %s', (_what, prepare, how) => {
+  it('the waiters stand in line, and are served as they came', async () => {
+    const holder = await openGuarded();
+    const held = await prepare(holder);
+    const lockers = Array.from({ length: 5 }, () => openLocker({ guard: GUARD }));
+    await Promise.all(lockers.map((locker) => locker.connect()));
+    await clientOf(server).set('lock:guard', `${'0'.repeat(40)} 1 ${LONGEST} 0 0 -`);
+    const begunAt = performance.now();
+    const pending = async () => (await holder.query('k'))[0]?.pending.length ?? 0;
+
+    const served: number[] = [];
+    const waiting = [];
+    for (const [index, locker] of lockers.entries()) {
+      const lock = locker.acquire('k', { waitTimeout: '20s', ...how });
+      waiting.push(
+        lock.then(async (got) => {
+          served.push(index);
+          await got.release();
+        }),
+      );
+      await eventually(async () => (await pending()) === index + 1, { timeout: 1_000 });
+    }
+    // The first is handed the key, and may not take it.
+    await held?.release();
+    await Promise.all(waiting);
+    expect(served).toEqual([0, 1, 2, 3, 4]);
+    // Nothing stayed reserved for one who stands in line again.
+    expect(performance.now() - begunAt).toBeLessThan(MORATORIUM + SLACK);
+    expect(await pending()).toBe(0);
   });
 });
 

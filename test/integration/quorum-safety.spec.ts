@@ -135,6 +135,38 @@ describe('a majority that comes back empty', () => {
     const next = await rival.acquire(wanted, { waitTimeout: '10s' });
     expect([lock.isHeld, next.isHeld]).toEqual([false, true]);
   });
+
+  it('those who wait meanwhile stand in line, and are served as they came', async () => {
+    const holder = await open({ guard: GUARD });
+    await holder.initializeGuard(MARK);
+    const rivals = await Promise.all([1, 2, 3, 4].map(() => open({ guard: GUARD })));
+    await restartEmpty(0, 1);
+    await refusedByGuards(holder, 2);
+    // At the nodes that say nothing, and at the one that would grant.
+    const places = () =>
+      Promise.all(
+        servers.map(async (server) => Number((await server.order('ZCARD', 'lock:{k}:q')).slice(1))),
+      );
+    const served: number[] = [];
+    const waiting = [];
+    for (const [index, rival] of rivals.entries()) {
+      const lock = rival.acquire('k', { waitTimeout: '20s' });
+      waiting.push(
+        lock.then(async (got) => {
+          served.push(index);
+          await got.release();
+        }),
+      );
+      await eventually(async () => {
+        const [first, second, third = 0] = await places();
+        // The one that would grant keeps the key for the first of them.
+        return first === index + 1 && second === index + 1 && third >= index;
+      });
+    }
+    await Promise.all(waiting);
+    expect(served).toEqual([0, 1, 2, 3]);
+    await eventually(async () => (await places()).every((count) => count === 0));
+  });
 });
 
 describe('one node that comes back empty', () => {

@@ -153,6 +153,13 @@ export const inQuorum = [
     test: cleanUp('undoes what a few nodes may have left of a release that most know nothing of'),
   },
   {
+    name: 'P7 quorum: who waits for the guards of a majority keeps its places at all nodes',
+    file: of('acquire-vote'),
+    find: 'if (place !== undefined && failure.facts?.retryAfter !== undefined) {',
+    replace: 'if (place === undefined && failure.facts?.retryAfter !== undefined) {',
+    test: quorumSafety('those who wait meanwhile stand in line'),
+  },
+  {
     name: 'quorum: what was held up queues nobody for a vote that is over',
     file: 'lib/core/redis/stand-back.lua',
     find: 'if now <= tonumber(ARGV[7]) then',

@@ -102,7 +102,7 @@ export class AcquireVote {
       case 'fencing':
       case 'granted':
         if (outcome.kind === 'granted') this.#holdFence(index, outcome.fencingToken);
-        else if (outcome.kind === 'busy') this.#undoPlace(index);
+        else if (mayStandInLine(outcome)) this.#undoPlace(index);
         this.#checkFence();
         return;
       case 'failed':
@@ -133,7 +133,7 @@ export class AcquireVote {
     for (let index = 0; index < this.#answers.length; index += 1) {
       const answer = this.#answers[index];
       if (answer?.kind === 'granted') this.#holdFence(index, answer.fencingToken);
-      else if (answer?.kind === 'busy') this.#undoPlace(index);
+      else if (answer !== undefined && mayStandInLine(answer)) this.#undoPlace(index);
     }
     this.#checkFence();
   }
@@ -188,10 +188,15 @@ export class AcquireVote {
       const isUnknown = (answer: AcquireOutcome | undefined) =>
         answer === undefined ||
         answer.kind === 'granted' ||
-        (answer.kind === 'busy' && place !== undefined) ||
+        (place !== undefined && mayStandInLine(answer)) ||
         (answer.kind === 'unavailable' && answer.mayHaveRun);
       // Who asked cancels the token everywhere, where anything may be left.
-      const failure = noQuorum(this.nodes, this.#answers, this.#answers.some(isUnknown));
+      let failure = noQuorum(this.nodes, this.#answers, this.#answers.some(isUnknown));
+      if (place !== undefined && failure.facts?.retryAfter !== undefined) {
+        // It waits until their guards let in again, and keeps its places in the queues.
+        const undone = await this.#undoAll(place, notAfter);
+        failure = { ...failure, mayHaveRun: !undone, sequence: this.#sequence };
+      }
       const { name, endsAt } = this.request;
       this.#resolve(await withHolders(failure, this.nodes, name, this.clock, endsAt));
       return;
@@ -216,7 +221,9 @@ export class AcquireVote {
   /** Its place: what the nodes say, where it has one already. */
   get #sequence(): number | undefined {
     const told = this.#answers.flatMap((answer) =>
-      answer?.kind === 'busy' && answer.sequence !== undefined ? [answer.sequence] : [],
+      answer !== undefined && mayStandInLine(answer) && answer.sequence !== undefined
+        ? [answer.sequence]
+        : [],
     );
     return told.length > 0 ? Math.min(...told) : this.request.place?.sequence;
   }
@@ -272,7 +279,7 @@ export class AcquireVote {
   #undo(index: number, answer: AcquireOutcome): boolean {
     const { name, token, ttl, notAfter, place } = this.request;
     const inDoubt = answer.kind === 'unavailable' && answer.mayHaveRun;
-    const left = answer.kind === 'granted' || (answer.kind === 'busy' && place !== undefined);
+    const left = answer.kind === 'granted' || (place !== undefined && mayStandInLine(answer));
     if (!left && !inDoubt) return false;
     (this.nodes[index] as QuorumNode).undo({ name, token, ttl }, inDoubt ? notAfter : undefined);
     return true;
@@ -295,3 +302,10 @@ export type NodeRequest = Omit<AcquireRequest, 'place'> &
     /** Monotonic time by which the caller is answered, also where something has to be undone first. */
     readonly endsAt: number;
   };
+
+/** Whether who was told so stands in the node's queue, where he has given his place. */
+function mayStandInLine(
+  answer: AcquireOutcome,
+): answer is Extract<AcquireOutcome, { kind: 'busy' | 'unavailable' }> {
+  return answer.kind === 'busy' || (answer.kind === 'unavailable' && answer.sequence !== undefined);
+}

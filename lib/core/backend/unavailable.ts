@@ -2,7 +2,7 @@ import type { UnavailableFacts, UnavailableReason } from '../errors.js';
 
 /**
  * The server could not be asked, or its answer can't be relied on. `mayHaveRun`: the command was sent, so that it may have
- * been, or may yet be, executed.
+ * been, or may yet be, executed. `sequence`: whoever asked has this place in the queue, although nothing is granted for a while.
  */
 export interface Unavailable {
   readonly kind: 'unavailable';
@@ -10,4 +10,5 @@ export interface Unavailable {
   readonly cause: unknown;
   readonly mayHaveRun: boolean;
   readonly facts?: UnavailableFacts;
+  readonly sequence?: number | undefined;
 }

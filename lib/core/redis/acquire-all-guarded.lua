@@ -13,7 +13,7 @@ ARGV[5] the fencing token that all are to have, all of which are held; 0: take t
 ARGV[i+5] token for key i
 ARGV[last+1] the fencing token is to be this at least; left out: none
 ARGV[n] the last two: whether to ask the server who it is; the guard's record as the caller knows it
-Returns {now us, 'guard'}: the record is another, or the server is | what acquire-all.lua returns
+Returns {now us, 'guard', 0}: the record is another, or the server is | what acquire-all.lua returns
 ]]
 --- @include _guard.lua
 local refusal = guard(6)

@@ -15,9 +15,14 @@ ARGV[7] how long the waiter counts as alive, in ms; left out with those up to 9
 ARGV[8] the channel that wakes the waiter
 ARGV[9] the sequence it had
 ARGV[n] the last two: whether to ask the server who it is; the guard's record as the caller knows it
-Returns {now us, 'guard'}: the record is another, or the server is | what acquire.lua returns
+Returns {now us, 'guard', sequence or 0}: the record is another, or the server is | what acquire.lua returns
 ]]
 --- @include _guard.lua
-local refusal = guard(1)
+local refusal = guard(1, function()
+  return {
+    token = ARGV[1], access = 'exclusive', alive_for = tonumber(ARGV[7]), channel = ARGV[8], place = tonumber(ARGV[9]),
+    not_after = tonumber(ARGV[3])
+  }
+end)
 if refusal then return refusal end
 --- @include acquire.lua

@@ -66,14 +66,14 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '8d0fd8265d3f59c253d59e1f6f3ff749c576fce4',
+  sha1: '9a748abf0baf38590fecbeca73ec723b0aeede58',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
   if run_id and promoted_from and string.find(promoted_from, '[^0]') then return run_id .. string.sub(promoted_from, 1, 16) end
   return run_id
 end
-local function guard(first)
+local function guard(first, waiter)
   local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
   if redis.call('GET', guard_key) == expected
     and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
@@ -140,13 +140,53 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function give_place(owner_key, queue_key, waiters_key, waiter, record)
+  local known = tonumber(redis.call('ZSCORE', queue_key, waiter.token) or 0)
+  local sequence = known
+  if known < PLACES then
+    local last = tonumber(redis.call('ZRANGE', queue_key, -1, -1, 'WITHSCORES')[2] or 0)
+    sequence = waiter.place or math.max(tonumber(now_us), last + 1)
+    redis.call('ZADD', queue_key, string.format('%.0f', sequence), waiter.token)
+    if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
+      local channel = string.match(record, '"channel":"([^"]+)"')
+      if channel then tell(owner_key, channel, '+' .. owner_key, false) end
+    end
+  end
+  redis.call('HSET', waiters_key, waiter.token,
+    string.format('%.0f', now + waiter.alive_for) .. ' ' .. waiter.access .. ' ' .. waiter.channel)
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < waiter.alive_for then redis.call('PEXPIRE', key, waiter.alive_for) end
+  end
+  return sequence
+end
+  local function stand_in_line(who, owner_key, queue_key, waiters_key)
+    if not who.alive_for or now > who.not_after then return 0 end
+    local record = redis.call('GET', owner_key)
+    local state, fence, _, of = read(record or '')
+    local was_sharer = sharer(queue_key, waiters_key, who.token)
+    local sequence = give_place(owner_key, queue_key, waiters_key, who, record)
+    if state == 'f' or state == 'r' and of == who.token
+      or state == 's' and was_sharer and count_sharers(queue_key, waiters_key) == 0 then
+      write(owner_key, 'r', fence, 0, '-', '')
+    end
+    return sequence
+  end
   look_at_clock()
   for i = 1, #KEYS / 3 do
     local owner_key, queue_key, waiters_key, token = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i], ARGV[first + i - 1]
     local state, _, ends, of = read(redis.call('GET', owner_key) or '')
     local holds = state == 'h' and of == token and ends > now
       or state == 's' and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
-    if not holds then return {now_us, 'guard'} end
+    if not holds then
+      return {now_us, 'guard', waiter and stand_in_line(waiter(), owner_key, queue_key, waiters_key) or 0}
+    end
   end
   return nil
 end
@@ -539,14 +579,14 @@ export const acquireGuardedScript = {
   name: 'acquire-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: 'abf929119881cb295c7f4e050283bbe5a4d29db1',
+  sha1: '09e48afb6c1641b138269d241454a175e2583d48',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
   if run_id and promoted_from and string.find(promoted_from, '[^0]') then return run_id .. string.sub(promoted_from, 1, 16) end
   return run_id
 end
-local function guard(first)
+local function guard(first, waiter)
   local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
   if redis.call('GET', guard_key) == expected
     and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
@@ -613,17 +653,62 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function give_place(owner_key, queue_key, waiters_key, waiter, record)
+  local known = tonumber(redis.call('ZSCORE', queue_key, waiter.token) or 0)
+  local sequence = known
+  if known < PLACES then
+    local last = tonumber(redis.call('ZRANGE', queue_key, -1, -1, 'WITHSCORES')[2] or 0)
+    sequence = waiter.place or math.max(tonumber(now_us), last + 1)
+    redis.call('ZADD', queue_key, string.format('%.0f', sequence), waiter.token)
+    if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
+      local channel = string.match(record, '"channel":"([^"]+)"')
+      if channel then tell(owner_key, channel, '+' .. owner_key, false) end
+    end
+  end
+  redis.call('HSET', waiters_key, waiter.token,
+    string.format('%.0f', now + waiter.alive_for) .. ' ' .. waiter.access .. ' ' .. waiter.channel)
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < waiter.alive_for then redis.call('PEXPIRE', key, waiter.alive_for) end
+  end
+  return sequence
+end
+  local function stand_in_line(who, owner_key, queue_key, waiters_key)
+    if not who.alive_for or now > who.not_after then return 0 end
+    local record = redis.call('GET', owner_key)
+    local state, fence, _, of = read(record or '')
+    local was_sharer = sharer(queue_key, waiters_key, who.token)
+    local sequence = give_place(owner_key, queue_key, waiters_key, who, record)
+    if state == 'f' or state == 'r' and of == who.token
+      or state == 's' and was_sharer and count_sharers(queue_key, waiters_key) == 0 then
+      write(owner_key, 'r', fence, 0, '-', '')
+    end
+    return sequence
+  end
   look_at_clock()
   for i = 1, #KEYS / 3 do
     local owner_key, queue_key, waiters_key, token = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i], ARGV[first + i - 1]
     local state, _, ends, of = read(redis.call('GET', owner_key) or '')
     local holds = state == 'h' and of == token and ends > now
       or state == 's' and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
-    if not holds then return {now_us, 'guard'} end
+    if not holds then
+      return {now_us, 'guard', waiter and stand_in_line(waiter(), owner_key, queue_key, waiters_key) or 0}
+    end
   end
   return nil
 end
-local refusal = guard(1)
+local refusal = guard(1, function()
+  return {
+    token = ARGV[1], access = 'exclusive', alive_for = tonumber(ARGV[7]), channel = ARGV[8], place = tonumber(ARGV[9]),
+    not_after = tonumber(ARGV[3])
+  }
+end)
 if refusal then return refusal end
 local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
@@ -2495,14 +2580,14 @@ export const shareGuardedScript = {
   name: 'share-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: '463214535519912264b5d4ff7263cd95a6e93fa1',
+  sha1: 'e06243790220534125809397836c5d8908646826',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
   if run_id and promoted_from and string.find(promoted_from, '[^0]') then return run_id .. string.sub(promoted_from, 1, 16) end
   return run_id
 end
-local function guard(first)
+local function guard(first, waiter)
   local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
   if redis.call('GET', guard_key) == expected
     and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
@@ -2569,17 +2654,62 @@ local function keep_sharers(owner_key, queue_key, waiters_key, fence, access)
   end
   return ends
 end
+local function tell(owner_key, channel, message, surely)
+  if string.sub(channel, -1) ~= '*' then return redis.pcall('PUBLISH', channel, message) end
+  local everywhere = string.sub(channel, 1, -2)
+  local receivers = redis.pcall('SPUBLISH', owner_key .. string.match(everywhere, ':wake:[^:]*$'), message)
+  if type(receivers) == 'number' and (receivers > 0 or not surely) then return receivers end
+  return redis.pcall('PUBLISH', everywhere, message)
+end
+local function give_place(owner_key, queue_key, waiters_key, waiter, record)
+  local known = tonumber(redis.call('ZSCORE', queue_key, waiter.token) or 0)
+  local sequence = known
+  if known < PLACES then
+    local last = tonumber(redis.call('ZRANGE', queue_key, -1, -1, 'WITHSCORES')[2] or 0)
+    sequence = waiter.place or math.max(tonumber(now_us), last + 1)
+    redis.call('ZADD', queue_key, string.format('%.0f', sequence), waiter.token)
+    if last < PLACES and record and string.sub(record, 1, 2) == 'h ' then
+      local channel = string.match(record, '"channel":"([^"]+)"')
+      if channel then tell(owner_key, channel, '+' .. owner_key, false) end
+    end
+  end
+  redis.call('HSET', waiters_key, waiter.token,
+    string.format('%.0f', now + waiter.alive_for) .. ' ' .. waiter.access .. ' ' .. waiter.channel)
+  for _, key in ipairs({queue_key, waiters_key}) do
+    if redis.call('PTTL', key) < waiter.alive_for then redis.call('PEXPIRE', key, waiter.alive_for) end
+  end
+  return sequence
+end
+  local function stand_in_line(who, owner_key, queue_key, waiters_key)
+    if not who.alive_for or now > who.not_after then return 0 end
+    local record = redis.call('GET', owner_key)
+    local state, fence, _, of = read(record or '')
+    local was_sharer = sharer(queue_key, waiters_key, who.token)
+    local sequence = give_place(owner_key, queue_key, waiters_key, who, record)
+    if state == 'f' or state == 'r' and of == who.token
+      or state == 's' and was_sharer and count_sharers(queue_key, waiters_key) == 0 then
+      write(owner_key, 'r', fence, 0, '-', '')
+    end
+    return sequence
+  end
   look_at_clock()
   for i = 1, #KEYS / 3 do
     local owner_key, queue_key, waiters_key, token = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i], ARGV[first + i - 1]
     local state, _, ends, of = read(redis.call('GET', owner_key) or '')
     local holds = state == 'h' and of == token and ends > now
       or state == 's' and string.sub(sharer(queue_key, waiters_key, token) or '', 1, 2) == 'h '
-    if not holds then return {now_us, 'guard'} end
+    if not holds then
+      return {now_us, 'guard', waiter and stand_in_line(waiter(), owner_key, queue_key, waiters_key) or 0}
+    end
   end
   return nil
 end
-local refusal = guard(1)
+local refusal = guard(1, function()
+  return {
+    token = ARGV[1], access = ARGV[6], alive_for = tonumber(ARGV[9]), channel = ARGV[10], place = tonumber(ARGV[7]),
+    not_after = tonumber(ARGV[3])
+  }
+end)
 if refusal then return refusal end
 local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000

@@ -42,7 +42,7 @@ const GUARDED: Readonly<Record<string, AnyScript>> = {
  *                                 is back with old data)
  *
  * A moratorium lasts for the longest lease that anybody takes, and for as long as an old master may go on granting. What
- * prolongs and gives back isn't asked; and who holds a key is granted it again.
+ * prolongs and gives back isn't asked; and who holds a key is granted it again. Who waits for one stands in line meanwhile.
  *
  * A script that grants is told which open record we know, and compares: one GET. Whether the server is still the one that we
  * have it from, the connection says, as long as it's the same one: it ends with the server's process. Over other
@@ -78,8 +78,8 @@ export class ServerGuard implements ScriptRunner {
     if (guarded === undefined) return this.runner.run(script, keys, args, deadline);
     const guardKey = this.#keyFor(keys[0] as string);
     const guardedKeys = [...keys, guardKey];
-    // Twice, because the first may find that our knowledge is old.
-    for (let attempt = 0; ; attempt += 1) {
+    // More than once, because the first may find that our knowledge is old.
+    for (let attempt = 1; ; attempt += 1) {
       const known = this.#known.get(guardKey);
       const link = this.options.link();
       const asks = link === undefined ? '1' : '0';
@@ -90,10 +90,13 @@ export class ServerGuard implements ScriptRunner {
       if (outcome.kind === 'unavailable' || !isRefusal(outcome.reply)) {
         return outcome as Replied<R> | Unavailable;
       }
-      const refusal = await this.#checked(guardKey, deadline);
-      if (refusal !== undefined) return refusal;
-      if (attempt > 0)
-        return unavailable(new Error('The record of the guard changes all the time.'));
+      const refusal =
+        (await this.#checked(guardKey, deadline)) ??
+        (attempt < ATTEMPTS
+          ? undefined
+          : unavailable(new Error('The record of the guard changes all the time.')));
+      const [, , sequence] = outcome.reply;
+      if (refusal !== undefined) return sequence > 0 ? { ...refusal, sequence } : refusal;
     }
   }
 
@@ -216,7 +219,10 @@ interface KnownRecord {
 /** How many records are made together: enough to keep the server busy. */
 const RECORDS_AT_ONCE = 500;
 
-function isRefusal(reply: unknown): boolean {
+/** It changes when a server loses it, or when one comes who takes longer leases: seldom, but perhaps for several at once. */
+const ATTEMPTS = 5;
+
+function isRefusal(reply: unknown): reply is [nowMicros: string, 'guard', sequence: number] {
   return Array.isArray(reply) && reply[1] === 'guard';
 }
 
