@@ -207,9 +207,9 @@ export interface ReplicaOptions {
    */
   atLeast: number;
   /**
-   * How long a grant waits for them; less than `commandTimeout`, and at most a quarter of the ttl, of which the waiting is
-   * a part.
-   * @default a quarter of `commandTimeout`
+   * How long a grant waits for them; less than `commandTimeout` (of several independent nodes: `nodeTimeout`), and at most a
+   * quarter of the ttl, of which the waiting is a part.
+   * @default a quarter of `commandTimeout`, of several independent nodes: of `nodeTimeout`
    */
   timeout?: Duration;
   /**
