@@ -32,7 +32,7 @@ export interface RunRecord {
   readonly fencingToken: number | undefined;
   /** What the work resolved with, if it's small and can be written as JSON. */
   readonly result: unknown;
-  /** Why `result` was left out: it has more than 1 kB as JSON, or can't be written as JSON. */
+  /** Why `result` was left out: it has more than 1 kB as JSON, or can't be written as JSON or read as such. */
   readonly resultOmitted: ResultOmitted | undefined;
   /** What the work threw, or the loss of its lock; long texts are cut. */
   readonly error: RunError | undefined;
@@ -150,6 +150,7 @@ function cut(text: string, length: number): string {
 
 /** A stored run as callers see it. */
 export function recordOf(job: string, run: StoredRun): RunRecord {
+  const { result, omitted } = readResult(run);
   return {
     job,
     tick: new Date(run.tick),
@@ -161,9 +162,22 @@ export function recordOf(job: string, run: StoredRun): RunRecord {
     pid: run.pid,
     application: run.application,
     fencingToken: run.fence === undefined ? undefined : Number(run.fence),
-    result: run.result === undefined ? undefined : (JSON.parse(run.result) as unknown),
-    resultOmitted: run.omitted,
+    result,
+    resultOmitted: omitted,
     error: run.error,
     behind: run.behind === undefined ? undefined : new Date(run.behind),
   };
+}
+
+function readResult({ result, omitted }: StoredRun): {
+  result: unknown;
+  omitted?: ResultOmitted | undefined;
+} {
+  if (result === undefined) return { result, omitted };
+  try {
+    return { result: JSON.parse(result) as unknown, omitted };
+  } catch {
+    // Not as it was written: somebody else has changed it.
+    return { result: undefined, omitted: 'not-json' };
+  }
 }

@@ -2,7 +2,7 @@
  * The suite of runs over a real redis-server, over three independent ones and over this process's memory; and what only a server
  * can do: be away.
  */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { MemoryBackend, MemoryStore } from '../../lib/core/backend/memory-backend.js';
 import type { ClaimOutcome, ClaimReply, ClaimRequest } from '../../lib/core/backend/run-store.js';
@@ -69,6 +69,38 @@ describeRunOnce('memory', async (): Promise<RunStoreUnderTest> => {
     kept: async (name) => (store.runs.get(name.owner)?.until ?? 0) - Date.now(),
     close: async () => {},
   };
+});
+
+describe('runOnce, where another program wrote to its records,', () => {
+  const RUNS = 'lock:run:{job}:runs';
+  const TICK = { per: '1m', at: new Date(60_000) } as const;
+  let locker: Locker;
+  let client: Redis;
+
+  beforeEach(async () => {
+    client = new Redis(server.url);
+    await client.flushall();
+    locker = new Locker({ connection: server.url, drainTimeout: 1 });
+  });
+
+  afterEach(async () => {
+    await locker.close();
+    client.disconnect();
+  });
+
+  it('shows no result that is no JSON, and skips the tick that has it', async () => {
+    await locker.runOnce('job', TICK, () => 'all well');
+    const [[token, record] = []] = Object.entries(await client.hgetall(RUNS));
+    const spoilt = { ...(JSON.parse(record as string) as object), result: 'all well' };
+    await client.hset(RUNS, token as string, JSON.stringify(spoilt));
+    const shown = { state: 'done', result: undefined, resultOmitted: 'not-json' };
+    expect(await locker.runs('job')).toMatchObject([shown]);
+    expect(await locker.runOnce('job', TICK, () => {})).toMatchObject({
+      kind: 'skipped',
+      reason: 'done',
+      run: shown,
+    });
+  });
 });
 
 describe('runOnce, where Redis is away,', () => {

@@ -12,6 +12,7 @@ import { RedisBackend } from '../../lib/core/backend/redis-backend.js';
 import type { Ballot, RunAcceptor } from '../../lib/core/backend/run-acceptor.js';
 import type { ClaimRequest, StoredRun } from '../../lib/core/backend/run-store.js';
 import { systemClock } from '../../lib/core/clock.js';
+import type { LockUnavailableError } from '../../lib/core/errors.js';
 import { LockEmitter } from '../../lib/core/events.js';
 import { Locker } from '../../lib/core/locker.js';
 import { LockName } from '../../lib/core/lock-name.js';
@@ -418,6 +419,61 @@ describe('a claim whose answers are lost', () => {
       expect(await recorded(runner)).toEqual(['1 done 1', '0 done 1']);
     },
   );
+});
+
+describe('A node to whose records another program wrote', () => {
+  const whole = { token: 't', state: 'done', tick: 0, instant: 0, attempt: 1, start: 0 };
+  const strange: readonly (readonly [string, Record<string, string>])[] = [
+    ['is not JSON', { runs: '[{' }],
+    ['is no list', { runs: '{}' }],
+    ['lists what is no run', { runs: '[null]' }],
+    ['lists a run without a tick', { runs: JSON.stringify([{ ...whole, tick: undefined }]) }],
+    ['lists a run that holds no lock', { runs: JSON.stringify([{ ...whole, state: 'running' }]) }],
+    ['was accepted under no number', { accepted: 'x', runs: JSON.stringify([whole]) }],
+  ];
+
+  async function spoil(index: number, fields: Record<string, string>): Promise<void> {
+    const client = new Redis(node(index).url);
+    await client.hset(RUNS.proposals, fields);
+    client.disconnect();
+  }
+
+  it.each(strange)('has no say, and is told by the others: what %s', async (_, fields) => {
+    await start(3);
+    const locker = open();
+    expect(await runTick(locker, 0, () => 1)).toMatchObject({ kind: 'ran' });
+    await knownEverywhere(1);
+    await spoil(0, fields);
+    expect(await runTick(locker, 0, () => 2)).toMatchObject({ kind: 'skipped', reason: 'done' });
+    expect(await recorded(locker)).toEqual(['0 done 1']);
+    expect(await runTick(locker, 1, () => 3)).toMatchObject({ kind: 'ran' });
+    await knownEverywhere(2);
+    expect(await recorded(locker)).toEqual(['1 done 1', '0 done 1']);
+  });
+
+  it('is no majority with another such: nothing is run, and the error says what to do', async () => {
+    await start(3);
+    const locker = open();
+    await runTick(locker, 0, () => 1);
+    await knownEverywhere(1);
+    for (const index of [0, 1]) await spoil(index, { runs: 'not JSON' });
+    let runs = 0;
+    const run = (tick: number) => runTick(locker, tick, () => (runs += 1));
+    for (const call of [() => run(0), () => run(1), () => locker.runs(JOB)]) {
+      const error = (await call().then(
+        () => undefined,
+        (thrown: unknown) => thrown,
+      )) as LockUnavailableError | undefined;
+      expect(error).toMatchObject({ code: 'LOCK_UNAVAILABLE', key: JOB, reason: 'quorum' });
+      expect(error?.nodes?.map(({ answer }) => answer)).toEqual(['refused', 'refused', 'done']);
+      expect(String(error?.cause)).toContain(`"${RUNS.proposals}"`);
+      expect(error?.message).toContain('Remove that key');
+    }
+    expect(runs).toBe(0);
+    await Promise.all([0, 1].map((index) => node(index).command('DEL', RUNS.proposals)));
+    expect(await run(0)).toMatchObject({ kind: 'skipped', reason: 'done' });
+    expect(await run(1)).toMatchObject({ kind: 'ran' });
+  });
 });
 
 it('what is asked for changes nothing and leaves nothing', async () => {

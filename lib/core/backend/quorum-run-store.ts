@@ -169,7 +169,9 @@ export class QuorumRunStore implements RunStore {
         const [first] = newest;
         if (missing > 0 && (accepted === 0 || newest.length < this.#majority)) return undefined;
         if (first === undefined || told.length < this.#majority) {
-          return noQuorum(this.nodes, answers.map(toldAs), false);
+          // Who is only asked promises nothing: that's not to be outvoted.
+          const asked = answers.map((answer) => (isTold(answer) ? DONE : answer));
+          return noQuorum(this.nodes, asked, false);
         }
         return {
           kind: newest.length >= this.#majority ? 'agreed' : 'open',

@@ -5,7 +5,7 @@ import { scanNames, SIGNS_OF_PROPOSALS } from '../redis/name-scan.js';
 import { Script } from '../redis/script.js';
 import type { ScriptRunner } from '../redis/script-runner.js';
 import { acceptRunsScript, promiseRunsScript } from '../redis/scripts.generated.js';
-import type { RunHistory } from './run-history.js';
+import { readHistory, type RunHistory } from './run-history.js';
 import type { JobsOutcome } from './run-store.js';
 import type { Unavailable } from './unavailable.js';
 
@@ -95,17 +95,16 @@ export class RedisRunAcceptor implements RunAcceptor {
     { number, by }: Ballot,
     keepFor: number,
   ): Promise<PromiseOutcome> {
-    const outcome = await runner.run(PROMISE, this.#keyOf(name), [number, by, keepFor]);
+    const keys = this.#keyOf(name);
+    const outcome = await runner.run(PROMISE, keys, [number, by, keepFor]);
     if (outcome.kind === 'unavailable') return outcome;
-    const [now, given, promised, accepted, kept, runs] = outcome.reply;
-    return {
-      kind: given === 1 ? 'promised' : 'outvoted',
-      promised: Number(promised),
-      accepted: Number(accepted),
-      runs: runs === '' ? [] : (JSON.parse(runs) as RunHistory),
-      kept,
-      now,
-    };
+    const [now, given, promisedText, acceptedText, kept, json] = outcome.reply;
+    const [promised, accepted] = [Number(promisedText), Number(acceptedText)];
+    const runs = json === '' ? [] : readHistory(json);
+    const isReadable = Number.isSafeInteger(promised) && Number.isSafeInteger(accepted);
+    if (runs === undefined || !isReadable) return unreadable(...keys, given === 1);
+    const kind = given === 1 ? 'promised' : 'outvoted';
+    return { kind, promised, accepted, runs, kept, now };
   }
 
   async accept(
@@ -130,4 +129,15 @@ export class RedisRunAcceptor implements RunAcceptor {
   #keyOf(name: LockName): ProposalsKey {
     return [this.keyPrefix + name.proposals];
   }
+}
+
+/**
+ * A node of which nobody knows what it has accepted has no say, as one that doesn't answer. The next step that the others
+ * decide puts it right.
+ */
+function unreadable(key: string, mayHaveRun: boolean): Unavailable {
+  const cause = new Error(
+    `What "${key}" has is no history of the job's runs: another program wrote it. Remove that key there (DEL), and the other nodes tell it the runs again; where none of them knows them, ticks may be run once more.`,
+  );
+  return { kind: 'unavailable', reason: 'refused', cause, mayHaveRun };
 }

@@ -1,4 +1,4 @@
-import type { ClaimReply, ClaimRequest, FinishRequest, StoredRun } from './run-store.js';
+import type { ClaimReply, ClaimRequest, FinishRequest, RunState, StoredRun } from './run-store.js';
 
 /** The recorded runs of a job, newest first. */
 export type RunHistory = readonly StoredRun[];
@@ -14,6 +14,32 @@ export interface HistoryStep<R> {
   /** For how long to keep it from now, in ms, where something was recorded. */
   readonly retain?: number;
 }
+
+/**
+ * A history that was stored as JSON; `undefined` where it's none: somebody else wrote it. That may hide a run that is under
+ * way, so it must not be taken for a history without it.
+ */
+export function readHistory(json: string): RunHistory | undefined {
+  try {
+    const runs: unknown = JSON.parse(json);
+    return Array.isArray(runs) && runs.every(isRun) ? runs : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isRun(value: unknown): value is StoredRun {
+  const run = (value ?? {}) as Partial<Record<keyof StoredRun, unknown>>;
+  const { token, state, tick, instant, attempt, start, lock } = run;
+  const isKnown =
+    typeof token === 'string' &&
+    STATES.has(state as RunState) &&
+    [tick, instant, attempt, start].every((one) => typeof one === 'number');
+  const heldLock = state === 'running' || state === 'crashed';
+  return isKnown && (!heldLock || typeof lock === 'string');
+}
+
+const STATES: ReadonlySet<RunState> = new Set(['running', 'done', 'failed', 'crashed', 'skipped']);
 
 /** `now`: the store's time, in ms. */
 export function claimed(
