@@ -88,6 +88,41 @@ describe('runOnce, where another program wrote to its records,', () => {
     client.disconnect();
   });
 
+  const run = { token: 'strange', tick: 0, instant: 0, attempt: 1, start: 0, host: 'h', pid: 1 };
+
+  it.each([
+    ['is not JSON', '{"token":'],
+    ['is a text', '"text"'],
+    ['is null', 'null'],
+    ['is empty', '{}'],
+    ['is of another token', JSON.stringify({ ...run, token: 'another', state: 'done' })],
+    ['is in no known state', JSON.stringify({ ...run, state: 'going' })],
+    ['has no tick', JSON.stringify({ ...run, tick: undefined, state: 'done' })],
+    ['runs under no lock', JSON.stringify({ ...run, state: 'running' })],
+  ])('runs nothing and says what to do: one that %s', async (_, record) => {
+    await client.hset(RUNS, 'strange', record);
+    let runs = 0;
+    const runJob = () => locker.runOnce('job', TICK, () => (runs += 1));
+    for (const call of [runJob, () => locker.runs('job')]) {
+      const error = (await call().then(
+        () => undefined,
+        (thrown: unknown) => thrown,
+      )) as { cause?: Error } | undefined;
+      expect(error).toMatchObject({ code: 'LOCK_UNAVAILABLE', key: 'job', reason: 'refused' });
+      expect(error?.cause?.message).toContain(`"${RUNS}" has in its field "strange"`);
+      expect(error?.cause?.message).toContain('HDEL');
+    }
+    expect(runs).toBe(0);
+    await client.hdel(RUNS, 'strange');
+    expect(await runJob()).toMatchObject({ kind: 'ran', result: 1 });
+  });
+
+  it('records the end of what runs all the same', async () => {
+    await locker.runOnce('job', TICK, () => client.hset(RUNS, 'strange', 'not JSON'));
+    await client.hdel(RUNS, 'strange');
+    expect(await locker.runs('job')).toMatchObject([{ state: 'done' }]);
+  });
+
   it('shows no result that is no JSON, and skips the tick that has it', async () => {
     await locker.runOnce('job', TICK, () => 'all well');
     const [[token, record] = []] = Object.entries(await client.hgetall(RUNS));

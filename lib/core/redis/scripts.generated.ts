@@ -5,11 +5,25 @@ export const abandonRunScript = {
   name: 'abandon-run',
   numberOfKeys: 1,
   deadlineAt: null,
-  sha1: 'f2143298e046f265c0eb48e5d71268653346cf42',
-  source: `local function load_runs(runs_key)
+  sha1: '1315e8b3ca14ff368b34fdc11b854d23e8d8d0ed',
+  source: `local STATES = {running = true, done = true, failed = true, crashed = true, skipped = true}
+local function is_run(run, token)
+  if type(run) ~= 'table' or run.token ~= token or not STATES[run.state] then return false end
+  for _, field in ipairs({'tick', 'instant', 'attempt', 'start'}) do
+    if type(run[field]) ~= 'number' then return false end
+  end
+  return (run.state ~= 'running' and run.state ~= 'crashed') or type(run.lock) == 'string'
+end
+local function decode_run(runs_key, token, record)
+  local is_json, run = pcall(cjson.decode, record)
+  if is_json and is_run(run, token) then return run end
+  error('What "' .. runs_key .. '" has in its field "' .. token .. '" is no record of a run, so that nobody knows which '
+    .. 'ticks were run. Remove that field (HDEL) once you know that no such run is under way.', 0)
+end
+local function load_runs(runs_key)
   local runs = {}
   local entries = redis.call('HGETALL', runs_key)
-  for i = 2, #entries, 2 do runs[#runs + 1] = cjson.decode(entries[i]) end
+  for i = 2, #entries, 2 do runs[#runs + 1] = decode_run(runs_key, entries[i - 1], entries[i]) end
   table.sort(runs, function(a, b)
     if a.instant ~= b.instant then return a.instant > b.instant end
     return a.attempt > b.attempt
@@ -36,7 +50,7 @@ end
 local function forget(runs_key, tokens)
   for _, token in ipairs(tokens) do
     local record = redis.call('HGET', runs_key, token)
-    local state = record and cjson.decode(record).state
+    local state = record and decode_run(runs_key, token, record).state
     if state == 'running' or state == 'crashed' then redis.call('HDEL', runs_key, token) end
   end
 end
@@ -1381,17 +1395,31 @@ export const claimRunScript = {
   name: 'claim-run',
   numberOfKeys: 1,
   deadlineAt: null,
-  sha1: '9ce0449be52e5f54cc8aa3ae234785d671c93b16',
+  sha1: 'e22f503df24a3d402f6522962d1f82bd43f3b122',
   source: `local now_us, now
 local function look_at_clock()
   local time = redis.call('TIME')
   now_us = time[1] .. string.sub('00000' .. time[2], -6)
   now = tonumber(string.sub(now_us, 1, 13))
 end
+local STATES = {running = true, done = true, failed = true, crashed = true, skipped = true}
+local function is_run(run, token)
+  if type(run) ~= 'table' or run.token ~= token or not STATES[run.state] then return false end
+  for _, field in ipairs({'tick', 'instant', 'attempt', 'start'}) do
+    if type(run[field]) ~= 'number' then return false end
+  end
+  return (run.state ~= 'running' and run.state ~= 'crashed') or type(run.lock) == 'string'
+end
+local function decode_run(runs_key, token, record)
+  local is_json, run = pcall(cjson.decode, record)
+  if is_json and is_run(run, token) then return run end
+  error('What "' .. runs_key .. '" has in its field "' .. token .. '" is no record of a run, so that nobody knows which '
+    .. 'ticks were run. Remove that field (HDEL) once you know that no such run is under way.', 0)
+end
 local function load_runs(runs_key)
   local runs = {}
   local entries = redis.call('HGETALL', runs_key)
-  for i = 2, #entries, 2 do runs[#runs + 1] = cjson.decode(entries[i]) end
+  for i = 2, #entries, 2 do runs[#runs + 1] = decode_run(runs_key, entries[i - 1], entries[i]) end
   table.sort(runs, function(a, b)
     if a.instant ~= b.instant then return a.instant > b.instant end
     return a.attempt > b.attempt
@@ -1418,7 +1446,7 @@ end
 local function forget(runs_key, tokens)
   for _, token in ipairs(tokens) do
     local record = redis.call('HGET', runs_key, token)
-    local state = record and cjson.decode(record).state
+    local state = record and decode_run(runs_key, token, record).state
     if state == 'running' or state == 'crashed' then redis.call('HDEL', runs_key, token) end
   end
 end
@@ -1705,18 +1733,66 @@ export const finishRunScript = {
   name: 'finish-run',
   numberOfKeys: 1,
   deadlineAt: null,
-  sha1: '42263e1b52580190d97994048f88e7a3b8b81ded',
+  sha1: '86b9bc66316f40cbfe1dd4f8c7a6b7830a1b28c2',
   source: `local now_us, now
 local function look_at_clock()
   local time = redis.call('TIME')
   now_us = time[1] .. string.sub('00000' .. time[2], -6)
   now = tonumber(string.sub(now_us, 1, 13))
 end
+local STATES = {running = true, done = true, failed = true, crashed = true, skipped = true}
+local function is_run(run, token)
+  if type(run) ~= 'table' or run.token ~= token or not STATES[run.state] then return false end
+  for _, field in ipairs({'tick', 'instant', 'attempt', 'start'}) do
+    if type(run[field]) ~= 'number' then return false end
+  end
+  return (run.state ~= 'running' and run.state ~= 'crashed') or type(run.lock) == 'string'
+end
+local function decode_run(runs_key, token, record)
+  local is_json, run = pcall(cjson.decode, record)
+  if is_json and is_run(run, token) then return run end
+  error('What "' .. runs_key .. '" has in its field "' .. token .. '" is no record of a run, so that nobody knows which '
+    .. 'ticks were run. Remove that field (HDEL) once you know that no such run is under way.', 0)
+end
+local function load_runs(runs_key)
+  local runs = {}
+  local entries = redis.call('HGETALL', runs_key)
+  for i = 2, #entries, 2 do runs[#runs + 1] = decode_run(runs_key, entries[i - 1], entries[i]) end
+  table.sort(runs, function(a, b)
+    if a.instant ~= b.instant then return a.instant > b.instant end
+    return a.attempt > b.attempt
+  end)
+  return runs
+end
+local function save(runs_key, run)
+  redis.call('HSET', runs_key, run.token, cjson.encode(run))
+end
+local function set_of(tokens)
+  local set = {}
+  for _, token in ipairs(tokens) do set[token] = true end
+  return set
+end
+local function bury(runs_key, runs, dead_tokens)
+  local dead = set_of(dead_tokens)
+  for _, run in ipairs(runs) do
+    if run.state == 'running' and dead[run.token] then
+      run.state = 'crashed'
+      save(runs_key, run)
+    end
+  end
+end
+local function forget(runs_key, tokens)
+  for _, token in ipairs(tokens) do
+    local record = redis.call('HGET', runs_key, token)
+    local state = record and decode_run(runs_key, token, record).state
+    if state == 'running' or state == 'crashed' then redis.call('HDEL', runs_key, token) end
+  end
+end
 look_at_clock()
 local request = cjson.decode(ARGV[1])
 local record = redis.call('HGET', KEYS[1], request.token)
 if not record then return 0 end
-local run = cjson.decode(record)
+local run = decode_run(KEYS[1], request.token, record)
 run.state, run.result, run.omitted, run.error = request.state, request.result, request.omitted, request.error
 run.duration = math.max(0, now - run.start)
 redis.call('PEXPIRE', KEYS[1], request.retain)
@@ -2107,11 +2183,25 @@ export const listRunsScript = {
   name: 'list-runs',
   numberOfKeys: 1,
   deadlineAt: null,
-  sha1: '0f421b8f9e36882d307281dd624fa5c8b08835a2',
-  source: `local function load_runs(runs_key)
+  sha1: 'a35e5e1a9fb0de8fe6be6d8c416c80aefaad4739',
+  source: `local STATES = {running = true, done = true, failed = true, crashed = true, skipped = true}
+local function is_run(run, token)
+  if type(run) ~= 'table' or run.token ~= token or not STATES[run.state] then return false end
+  for _, field in ipairs({'tick', 'instant', 'attempt', 'start'}) do
+    if type(run[field]) ~= 'number' then return false end
+  end
+  return (run.state ~= 'running' and run.state ~= 'crashed') or type(run.lock) == 'string'
+end
+local function decode_run(runs_key, token, record)
+  local is_json, run = pcall(cjson.decode, record)
+  if is_json and is_run(run, token) then return run end
+  error('What "' .. runs_key .. '" has in its field "' .. token .. '" is no record of a run, so that nobody knows which '
+    .. 'ticks were run. Remove that field (HDEL) once you know that no such run is under way.', 0)
+end
+local function load_runs(runs_key)
   local runs = {}
   local entries = redis.call('HGETALL', runs_key)
-  for i = 2, #entries, 2 do runs[#runs + 1] = cjson.decode(entries[i]) end
+  for i = 2, #entries, 2 do runs[#runs + 1] = decode_run(runs_key, entries[i - 1], entries[i]) end
   table.sort(runs, function(a, b)
     if a.instant ~= b.instant then return a.instant > b.instant end
     return a.attempt > b.attempt
@@ -2138,7 +2228,7 @@ end
 local function forget(runs_key, tokens)
   for _, token in ipairs(tokens) do
     local record = redis.call('HGET', runs_key, token)
-    local state = record and cjson.decode(record).state
+    local state = record and decode_run(runs_key, token, record).state
     if state == 'running' or state == 'crashed' then redis.call('HDEL', runs_key, token) end
   end
 end
