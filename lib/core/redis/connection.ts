@@ -145,8 +145,6 @@ export class ConnectionSource {
         enableAutoPipelining: false,
         lazyConnect: false,
         keyPrefix: '',
-        // It would send a command again whose connection was cut, and then answer for the second one alone.
-        retryDelayOnFailover: 0,
         clusterRetryStrategy: safe.retryStrategy as (times: number) => number,
       });
     }
