@@ -12,7 +12,6 @@ import { Caller, type Deadlines, WaitingLine } from './waiting-line.js';
  */
 export class Reentry {
   #taken = false;
-  #ended = false;
   readonly #line: WaitingLine<ReentryCaller, ReentryOutcome>;
 
   constructor(
@@ -28,8 +27,8 @@ export class Reentry {
     return this.#taken;
   }
 
-  tryEnter(): ReentryOutcome | 'busy' {
-    if (this.#ended) return 'ended';
+  /** Called below a lock that's held at this very moment, so never after the end. */
+  tryEnter(): 'entered' | 'busy' {
     if (this.shared) return 'entered';
     if (this.#taken) return 'busy';
     this.#taken = true;
@@ -53,7 +52,6 @@ export class Reentry {
   }
 
   end(): void {
-    this.#ended = true;
     this.#line.serveAll('ended');
   }
 
