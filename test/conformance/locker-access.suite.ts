@@ -571,6 +571,38 @@ export function describeLockerAccess(
         expect(() => lock.assertHeld()).toThrow(/no longer held/);
       });
 
+      it('of which one is listed twice count it once: taken once, released once, and not waited for', async () => {
+        const lock = await locker.acquire([key, more, key], { waitTimeout: '2s' });
+        expect(lock.keys).toEqual([key, more].toSorted());
+        expect(lock.fencingTokens.size).toBe(2);
+        expect((await other.inspect(key)).held).toMatchObject([
+          { fencingToken: lock.fencingToken, access: 'exclusive' },
+        ]);
+        let released = 0;
+        locker.on('released', (event) => (released += event.key === key ? 1 : 0));
+        expect(await lock.release()).toBe('released');
+        expect(released).toBe(1);
+        expect((await other.inspect(key)).held).toEqual([]);
+      });
+
+      it('of which one is listed twice are waited for as well', async () => {
+        const held = await other.acquire(key);
+        const lock = locker.acquire([key, more, key], { waitTimeout: '5s' });
+        await eventually(async () => (await other.inspect(key)).pending.length === 1);
+        await held.release();
+        expect((await lock).keys).toEqual([key, more].toSorted());
+        // Below its holder too, where it's entered again, once.
+        expect(
+          await locker.using(
+            [key, more, key],
+            { within: await lock, waitTimeout: 500 },
+            () => 'in',
+          ),
+        ).toBe('in');
+        expect(await (await lock).release()).toBe('released');
+        await (await other.acquire(key, { waitTimeout: 500 })).release();
+      });
+
       it('of which one is held by another: none is taken', async () => {
         const held = await other.acquire(more);
         expect(await locker.tryAcquire([key, more])).toBeNull();

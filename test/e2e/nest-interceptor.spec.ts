@@ -119,6 +119,13 @@ class Handlers {
     return { current: this.locks.current()?.key };
   }
 
+  @Get('shared/:id')
+  @LockKey('k:{params.id}', { mode: 'shared' })
+  async shared(@Param('id') id: string): Promise<void> {
+    this.stage.entered.push(`shared ${id}`);
+    await this.stage.gate(`shared ${id}`).opened;
+  }
+
   @Get('failing/:id')
   @LockKey('k:{params.id}')
   async failing(): Promise<never> {
@@ -322,6 +329,27 @@ describe.each(adapters)('A handler with @LockKey, on %s', (_, adapter) => {
     expect(await app.isHeld('k:1')).toBe(true);
     stage.gate('1').open();
     expect(await (await answer).json()).toEqual({ current: 'k:1' });
+    expect(await app.isHeld('k:1')).toBe(false);
+  });
+
+  it("runs beside others where each has `mode: 'shared'`, and keeps one out that wants to be alone", async () => {
+    await using app = await handlersApp(adapter);
+    const stage = app.get(Stage);
+    const shared = [app.fetch('/shared/1'), app.fetch('/shared/1')];
+    await eventually(() => stage.entered.length === 2, { message: 'both are in at once' });
+    expect((await app.locks.inspect('k:1')).held).toMatchObject([
+      { access: 'shared' },
+      { access: 'shared' },
+    ]);
+    const alone = app.fetch('/promise/1');
+    await eventually(async () => (await app.waiting('k:1')) === 1);
+    expect(stage.entered).toEqual(['shared 1', 'shared 1']);
+    stage.gate('shared 1').open();
+    for (const answer of await Promise.all(shared)) expect(answer.status).toBe(200);
+    await eventually(() => stage.entered.length === 3, { message: 'it is its turn' });
+    expect((await app.locks.inspect('k:1')).held).toMatchObject([{ access: 'exclusive' }]);
+    stage.gate('1').open();
+    expect((await alone).status).toBe(200);
     expect(await app.isHeld('k:1')).toBe(false);
   });
 
