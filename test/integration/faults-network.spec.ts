@@ -5,7 +5,6 @@
  * Model: a proxy stands between replica `one` and the server; `other` and the observer are connected directly, and see
  * what the server really did. A command is recognized by the digest of its script.
  */
-import { connect } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import {
   acquireScript,
@@ -21,6 +20,7 @@ import {
   lockerOptions,
   LONGEST_RECONNECT,
   Observer,
+  sendRaw,
   SLACK,
   TTL,
 } from './support/faults.js';
@@ -476,15 +476,3 @@ describe('the network is slow', () => {
     expect(await lock.remaining()).toBeLessThan(TTL - 300);
   });
 });
-
-/** Sends bytes to the server as they are; its first reply. */
-function sendRaw(port: number, bytes: Buffer): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1', () => socket.write(bytes));
-    socket.once('error', reject);
-    socket.once('data', (reply) => {
-      resolve(reply.toString());
-      socket.destroy();
-    });
-  });
-}

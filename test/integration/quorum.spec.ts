@@ -8,11 +8,13 @@ import { Redis } from 'ioredis';
 import type { LockUnavailableError } from '../../lib/core/errors.js';
 import { Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
+import { acquireAllScript, acquireScript } from '../../lib/core/redis/scripts.generated.js';
 import { eventually } from '../support/eventually.js';
 import { freeRecord, keysInUse, recordOf } from '../support/lock-keys.js';
 import { RedisServer } from '../support/redis-server.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 import { contradictions } from './support/beliefs.js';
+import { sendRaw } from './support/faults.js';
 import { monotonic, type RemoteError, Replica } from './support/replica.js';
 
 let servers: RedisServer[] = [];
@@ -435,6 +437,56 @@ it('a frozen node is waited for once, not in each call, and not by those whom a 
     frozen.resume();
   }
 });
+
+it('a node that does not answer is waited for as long as a node may take, not as long as a call may', async () => {
+  const options = { nodeTimeout: 500, commandTimeout: '20s' } as const;
+  const [locker] = (await start(3, 1, options)) as [Locker];
+  await (await locker.acquire('first')).release();
+  const lock = await locker.acquire('k', { ttl: '60s' });
+  const frozen = servers[0] as RedisServer;
+  frozen.pause();
+  try {
+    // All nodes are asked, and each is waited for.
+    const { held } = await eventually(() => locker.inspect('k'), { message: 'it is inspected' });
+    expect(held).toMatchObject([{ fencingToken: lock.fencingToken }]);
+    expect(lock.isHeld).toBe(true);
+  } finally {
+    frozen.resume();
+  }
+});
+
+it.each([
+  ['one key', 'k'],
+  ['several keys', ['k', 'l']],
+] as const)(
+  'a command (%s) that comes to a node once the node was no longer waited for takes nothing there',
+  async (_what, key) => {
+    servers = await RedisServer.startMany(3);
+    const [way] = (await proxied(2)) as [TcpProxy];
+    const connection = [...servers.slice(0, 2).map(({ url }) => url), way.url];
+    const nodeTimeout = 200;
+    const locker = await open(connection, { nodeTimeout, commandTimeout: '20s' });
+    // The scripts and the nodes' clocks are known then.
+    await (await locker.acquire(key)).release();
+    await nothingIsLeft();
+    const node = servers[2] as RedisServer;
+    const { sha1 } = key === 'k' ? acquireScript : acquireAllScript;
+    let command = Buffer.alloc(0);
+    way.onRequest = (bytes) => {
+      if (command.length === 0 && bytes.includes(sha1)) command = Buffer.from(bytes);
+      return 'pass';
+    };
+    const sentAt = performance.now();
+    const lock = await locker.acquire(key, { ttl: '60s' });
+    await eventually(() => command.length > 0, { message: 'it was sent to the third node, too' });
+    await lock.release();
+    await nothingIsLeft();
+    await eventually(() => performance.now() > sentAt + 2 * nodeTimeout);
+    // Nobody gives back any more what it would take.
+    expect(await sendRaw(node.port, command)).toContain('late');
+    expect((await onEach((client) => keysInUse(client))).flat()).toEqual([]);
+  },
+);
 
 it('four processes exclude each other while one node after the other crashes and comes back', async () => {
   servers = await RedisServer.startMany(3, { persistence: 'aof' });

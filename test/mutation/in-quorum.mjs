@@ -7,6 +7,7 @@ import {
   quorumRuns,
   quorumSafety,
   quorumUnit,
+  quorumWakeUp,
   scripts,
   vote,
 } from './tests.mjs';
@@ -114,6 +115,58 @@ export const inQuorum = [
     file: of('quorum-backend'),
     find: `if (traces.names.length > 0) return { kind: 'in-use', names: traces.names };`,
     test: quorumSafety('opens none of those that came back empty'),
+  },
+  {
+    name: 'quorum: a command that comes late to a node takes nothing there',
+    file: of('quorum-backend'),
+    find: 'notAfter: Math.min(request.notAfter, now + this.options.nodeTimeout),',
+    replace: 'notAfter: request.notAfter,',
+    test: quorum('a command (one key) that comes to a node once the node was no longer waited for'),
+  },
+  {
+    name: 'quorum: nor does one for several keys',
+    file: of('quorum-backend'),
+    find: 'const notAfter = Math.min(request.notAfter, now + this.options.nodeTimeout);',
+    replace: 'const { notAfter } = request;',
+    test: quorum(
+      'a command (several keys) that comes to a node once the node was no longer waited',
+    ),
+  },
+  {
+    name: 'quorum: each node has its own timeout',
+    file: of('quorum-backend'),
+    find: 'connection: each, commandTimeout: nodeTimeout };',
+    replace: 'connection: each };',
+    test: quorum('a node that does not answer is waited for as long as a node may take'),
+  },
+  {
+    name: 'quorum: a waiter is woken at once by a majority alone',
+    file: of('quorum-wake-up'),
+    find: `if (round.nodes.size === this.majority) {
+          round.failures = 0;`,
+    replace: `if (round.nodes.size === 1) {
+          round.failures = 0;`,
+    test: quorumWakeUp('wakes a waiter at once when a majority tells it'),
+  },
+  {
+    name: 'quorum: one node alone does not tell holders that others wait',
+    file: of('quorum-wake-up'),
+    find: 'if (round.nodes.size === this.majority) this.#listener(message);',
+    replace: 'this.#listener(message);',
+    test: quorumWakeUp('tells holders that others wait when a majority does'),
+  },
+  {
+    name: 'quorum: who is heard by fewer than a majority polls',
+    file: of('quorum-wake-up'),
+    find: '.length >= this.majority;',
+    replace: '.length > 0;',
+    test: quorumWakeUp('listens to a name where a majority of the nodes does'),
+  },
+  {
+    name: 'quorum: everybody looks when a majority begins to be heard',
+    file: of('quorum-wake-up'),
+    find: 'hearing === this.majority ||',
+    test: quorumWakeUp('lets everybody look when a majority begins to be heard'),
   },
 
   // Runs of jobs

@@ -18,6 +18,7 @@ export const lockerUnit = of('unit/locker');
 export const queue = of('unit/wait-queue');
 export const refusal = of('unit/refusal');
 export const quorumUnit = of('unit/quorum-backend');
+export const quorumWakeUp = of('unit/quorum-wake-up', 'QuorumWakeUp of 5 nodes ');
 export const renewal = of('unit/renewal');
 export const vote = of('unit/acquire-vote');
 

@@ -1,4 +1,5 @@
 /** What the specs on faults have in common: options with short bounds, and looking at the server from beside. */
+import { connect } from 'node:net';
 import { Redis } from 'ioredis';
 import type { LockerOptions } from '../../../lib/core/options.js';
 import { keysInUse, recordOf } from '../../support/lock-keys.js';
@@ -58,4 +59,16 @@ export class Observer implements Disposable {
   [Symbol.dispose](): void {
     this.redis.disconnect();
   }
+}
+
+/** Sends bytes to the server as they are; its first reply. */
+export function sendRaw(port: number, bytes: Buffer): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(bytes));
+    socket.once('error', reject);
+    socket.once('data', (reply) => {
+      resolve(reply.toString());
+      socket.destroy();
+    });
+  });
 }
