@@ -4,7 +4,7 @@
  *
  * A lease that isn't renewed is looked at when its process hears again: what the nodes show decides whether it's kept.
  */
-import { afterEach, beforeEach, expect, it } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { Redis } from 'ioredis';
 import type { Lock } from '../../lib/core/lock.js';
 import { Locker } from '../../lib/core/locker.js';
@@ -91,40 +91,55 @@ async function lookAtLeases(gone: Lock): Promise<void> {
   await eventually(() => gone.signal.aborted, { message: 'it was looked at' });
 }
 
-it.each(['exclusive', 'shared'] as const)(
-  'a lease (%s) that each node has under another fencing token is shown under its own, and kept',
-  async (mode) => {
-    const locker = await open();
-    // The first node is the furthest ahead, and slow; the last one isn't ahead.
-    await setAhead(0, 'k', 2 * HOUR);
-    await setAhead(1, 'k', HOUR);
-    const [slow, , last] = ways as [TcpProxy, TcpProxy, TcpProxy];
-    slow.delay(100, 'up');
-    // Neither is told the token: the last one a larger, the first one a smaller.
-    const untold = new Set<TcpProxy>();
-    for (const way of [slow, last]) {
-      way.onRequest = (bytes) => {
-        const tells = [acquireAllScript, setFenceScript].some(({ sha1 }) => bytes.includes(sha1));
-        if (!tells) return 'pass';
-        untold.add(way);
-        return 'cut';
-      };
-    }
-    const lock = await locker.acquire('k', { mode, ttl: '30s', renew: false });
-    await eventually(() => untold.size === 2);
-    for (const way of ways) way.onRequest = () => 'pass';
-    slow.delay(0, 'up');
-    const shown = await eventually(async () => {
+/** A lock whose lease each node has under another fencing token. */
+async function takeUnequally(locker: Locker, mode: 'exclusive' | 'shared'): Promise<Lock> {
+  // The first node is the furthest ahead, and slow; the last one isn't ahead.
+  await setAhead(0, 'k', 2 * HOUR);
+  await setAhead(1, 'k', HOUR);
+  const [slow, , last] = ways as [TcpProxy, TcpProxy, TcpProxy];
+  slow.delay(100, 'up');
+  // Neither is told the token: the last one a larger, the first one a smaller.
+  const untold = new Set<TcpProxy>();
+  for (const way of [slow, last]) {
+    way.onRequest = (bytes) => {
+      const tells = [acquireAllScript, setFenceScript].some(({ sha1 }) => bytes.includes(sha1));
+      if (!tells) return 'pass';
+      untold.add(way);
+      return 'cut';
+    };
+  }
+  const lock = await locker.acquire('k', { mode, ttl: '30s', renew: false });
+  await eventually(() => untold.size === 2);
+  for (const way of ways) way.onRequest = () => 'pass';
+  slow.delay(0, 'up');
+  // Until the slow one has it too.
+  await eventually(async () => new Set(await fencesOf('k')).size === 3);
+  return lock;
+}
+
+describe.each(['exclusive', 'shared'] as const)(
+  'a lease (%s) that each node has under another fencing token',
+  (mode) => {
+    it('is shown under its own, and kept', async () => {
+      const locker = await open();
+      const lock = await takeUnequally(locker, mode);
       const { held } = await locker.inspect('k');
-      return held.length > 0 ? held : undefined;
+      expect(held).toMatchObject([{ fencingToken: lock.fencingToken, access: mode }]);
+      const gone = await locker.acquire('gone', { ttl: '30s', renew: false });
+      await lookAtLeases(gone);
+      expect(lock.isHeld).toBe(true);
+      expect(await lock.release()).toBe('released');
     });
-    expect(shown).toMatchObject([{ fencingToken: lock.fencingToken, access: mode }]);
-    const fences = await fencesOf('k');
-    expect(new Set(fences).size).toBe(3);
-    const gone = await locker.acquire('gone', { ttl: '30s', renew: false });
-    await lookAtLeases(gone);
-    expect(lock.isHeld).toBe(true);
-    expect(await lock.release()).toBe('released');
+
+    it('is told under its own where it is released by force', async () => {
+      const locker = await open();
+      const lock = await takeUnequally(locker, mode);
+      expect(await locker.forceRelease('k')).toMatchObject({
+        kind: 'released',
+        held: [{ fencingToken: lock.fencingToken, access: mode }],
+      });
+      expect((await locker.inspect('k')).held).toEqual([]);
+    });
   },
 );
 

@@ -1,6 +1,12 @@
 import { FENCE_LEAD } from './acquire-vote.js';
 import { majorityOf } from './inquiry.js';
-import type { HolderState, QueryOutcome, Unavailable, WaiterState } from './lock-backend.js';
+import type {
+  ForceOutcome,
+  HolderState,
+  QueryOutcome,
+  Unavailable,
+  WaiterState,
+} from './lock-backend.js';
 
 type Found = Exclude<QueryOutcome, Unavailable>;
 
@@ -31,11 +37,11 @@ export function agreedState(key: string, found: readonly Found[], count: number)
 
 /** From whom a majority of so many nodes took the key, or may have: some of them haven't told. */
 export function agreedHolders(
-  held: readonly (readonly HolderState[])[],
+  forced: readonly Exclude<ForceOutcome, Unavailable | { readonly kind: 'late' }>[],
   count: number,
 ): HolderState[] {
-  const ofNodes = held.map((ofNode) => ({ held: ofNode, signs: undefined }));
-  return heldBy(leases(ofNodes), leastOf(count, held.length));
+  const ofNodes = forced.map(({ held, leases: signs }) => ({ held, signs }));
+  return heldBy(leases(ofNodes), leastOf(count, forced.length));
 }
 
 /** How many of those that answered must have it, so that a majority of all may. */

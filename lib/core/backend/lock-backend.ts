@@ -276,7 +276,13 @@ export interface ForceRequest {
 
 export type ForceOutcome =
   /** `held`: from whom it was taken; none where nobody held it. `by`: what they were told. */
-  | { readonly kind: 'forced'; readonly held: readonly HolderState[]; readonly by: ForcedBy }
+  | {
+      readonly kind: 'forced';
+      readonly held: readonly HolderState[];
+      readonly by: ForcedBy;
+      /** Of one node: what the lease of each is known by at all nodes, in the same order. */
+      readonly leases?: readonly string[];
+    }
   /** The command arrived after `notAfter` and did nothing. */
   | { readonly kind: 'late' }
   | Unavailable;

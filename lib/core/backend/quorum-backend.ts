@@ -359,8 +359,7 @@ export class QuorumBackend implements LockBackend {
         const [first] = forced;
         if (first !== undefined && forced.length >= this.#majority) {
           // Those that didn't answer may hold it too, and then it had a majority.
-          const held = forced.map((one) => one.held);
-          return { kind: 'forced', held: agreedHolders(held, this.#nodes.length), by: first.by };
+          return { kind: 'forced', held: agreedHolders(forced, this.#nodes.length), by: first.by };
         }
         const isLate = answers.some((answer) => answer?.kind === 'late');
         return isLate ? { kind: 'late' } : noQuorum(this.#nodes, answers, true);

@@ -191,7 +191,7 @@ const STAND_BACK = new Script<
 const FORCE_RELEASE = new Script<
   WaitKeys,
   readonly [by: string, countReceivers: string, fence: number, notAfter: number],
-  [nowMicros: string, record: string, sharers: string[]]
+  [nowMicros: string, record: string, sharers: string[], tokens: string[]]
 >(forceReleaseScript);
 const QUERY = new Script<
   WaitKeys,
@@ -630,11 +630,16 @@ export class RedisBackend implements LockBackend {
     const keys = this.#waitKeysOf(name);
     const outcome = await this.#connection.run(FORCE_RELEASE, keys, args, notAfter);
     if (outcome.kind === 'unavailable') return outcome;
-    const [nowMicros, record, sharers] = outcome.reply;
+    const [nowMicros, record, sharers, tokens] = outcome.reply;
     this.#observe(Number(nowMicros), outcome);
     if (record === 'late') return { kind: 'late' };
-    const held = leasesOf(record, sharers, [], Number(nowMicros) / 1_000);
-    return { kind: 'forced', held: held.map(({ holder }) => holder), by };
+    const leases = leasesOf(record, sharers, tokens, Number(nowMicros) / 1_000);
+    return {
+      kind: 'forced',
+      held: leases.map(({ holder }) => holder),
+      by,
+      leases: leases.map(({ token }) => token),
+    };
   }
 
   async query(name: LockName): Promise<QueryOutcome> {

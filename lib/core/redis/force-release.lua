@@ -8,7 +8,7 @@ ARGV[1] of which key, who does it and why, as JSON: told to the holders
 ARGV[2] 1: PUBLISH counts every receiver
 ARGV[3] a fencing token of the holder that's meant; 0: whoever holds it
 ARGV[4] the caller's deadline in server time, ms
-Returns {now us, 'late', {}} | {now us, owner record or '' where nobody held it, {when it ended in ms, what is known of it, ... of each sharer that did}}
+Returns {now us, 'late', {}, {}} | {now us, owner record or '' where nobody held it, {when it ended in ms, what is known of it, ... of each sharer that did}, {token of each of these}}
 ]]
 --- @include _constants.lua
 --- @include _server-time.lua
@@ -16,7 +16,7 @@ Returns {now us, 'late', {}} | {now us, owner record or '' where nobody held it,
 --- @include _free.lua
 look_at_clock()
 -- Held up on its way, it would hit a holder that came since.
-if now > tonumber(ARGV[4]) then return {now_us, 'late', {}} end
+if now > tonumber(ARGV[4]) then return {now_us, 'late', {}, {}} end
 local meant = tonumber(ARGV[3])
 
 -- The message names the lease by its token: whoever holds the key when it arrives late, isn't meant. Before the key is
@@ -30,7 +30,7 @@ end
 
 local record = redis.call('GET', KEYS[1]) or ''
 local state, fence, ends, token, holder = read(record)
-local inside, taken = nil, {}
+local inside, taken, tokens = nil, {}, {}
 local range = state == 'h' and FENCE_RANGE or 1
 local is_meant = meant == 0 or fence and meant >= fence and meant < fence + range
 if (state == 'h' or state == 'k') and ends > now and is_meant then
@@ -53,11 +53,12 @@ elseif state == 's' then
       redis.call('HDEL', KEYS[3], sharers[i])
       taken[#taken + 1] = sharers[i + 1]
       taken[#taken + 1] = info
+      tokens[#tokens + 1] = sharers[i]
     end
   end
   if #taken > 0 then inside = {access = token, count = count_sharers(KEYS[2], KEYS[3])} end
 end
 -- Free, reserved, ended, or not ours: nobody holds it.
-if not inside then return {now_us, '', {}} end
+if not inside then return {now_us, '', {}, {}} end
 free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2], inside, state == 's' and ends or nil)
-return {now_us, record, taken}
+return {now_us, record, taken, tokens}

@@ -1807,7 +1807,7 @@ export const forceReleaseScript = {
   name: 'force-release',
   numberOfKeys: 3,
   deadlineAt: 3,
-  sha1: 'e1ca0127d3f5a7f1f819228e51bd215a880284f4',
+  sha1: '7f06ab1c5f57de82f7413b4e72915523327fad39',
   source: `local CLAIM_WINDOW = 1000
 local FENCE_RETENTION = 10000
 local FENCE_RANGE = 10000
@@ -1948,7 +1948,7 @@ local function free(owner_key, queue_key, waiters_key, fence, count_receivers, i
   end
 end
 look_at_clock()
-if now > tonumber(ARGV[4]) then return {now_us, 'late', {}} end
+if now > tonumber(ARGV[4]) then return {now_us, 'late', {}, {}} end
 local meant = tonumber(ARGV[3])
 local function tell_forced(token, holder)
   local channel = string.match(holder, '"channel":"([^"]+)"')
@@ -1956,7 +1956,7 @@ local function tell_forced(token, holder)
 end
 local record = redis.call('GET', KEYS[1]) or ''
 local state, fence, ends, token, holder = read(record)
-local inside, taken = nil, {}
+local inside, taken, tokens = nil, {}, {}
 local range = state == 'h' and FENCE_RANGE or 1
 local is_meant = meant == 0 or fence and meant >= fence and meant < fence + range
 if (state == 'h' or state == 'k') and ends > now and is_meant then
@@ -1977,13 +1977,14 @@ elseif state == 's' then
       redis.call('HDEL', KEYS[3], sharers[i])
       taken[#taken + 1] = sharers[i + 1]
       taken[#taken + 1] = info
+      tokens[#tokens + 1] = sharers[i]
     end
   end
   if #taken > 0 then inside = {access = token, count = count_sharers(KEYS[2], KEYS[3])} end
 end
-if not inside then return {now_us, '', {}} end
+if not inside then return {now_us, '', {}, {}} end
 free(KEYS[1], KEYS[2], KEYS[3], fence, ARGV[2], inside, state == 's' and ends or nil)
-return {now_us, record, taken}
+return {now_us, record, taken, tokens}
 `,
 } as const;
 
