@@ -41,8 +41,8 @@ const SHARED_BUDGET = 5;
  * The callers of this process that want one key, first come, first served. Only the head stands at the backend: a
  * thousand waiters cost what one does.
  *
- *     trying ──busy──▶ asleep ──woken | lease ended | place to refresh──▶ trying
- *       ├─ granted: the head gets it, the next becomes head ───────────────▲
+ *     trying ──busy | guarded──▶ asleep ──woken | lease or moratorium ended | place to refresh──▶ trying
+ *       ├─ granted: the head gets it, the next becomes head ──────────────────────────────────────────▲
  *       └─ nobody waits any more: what stands at the backend is cancelled ──▶ ended
  *
  * The *stand*, one token with its place in the backend's queue, belongs to the queue and not to the head: when the
@@ -346,6 +346,10 @@ export class WaitQueue implements LineOwner<LockRequest> {
         if (queues) stand.left = lifeOf(ttl);
         if (outcome.spent === true) this.#renewStand(stand);
         break;
+      case 'conflict':
+        // A guard may have queued it just before.
+        if (queues) stand.left = lifeOf(ttl);
+        break;
       case 'unavailable':
         // Cut short by the caller's own deadline, it says nothing of the server.
         if (outcome.reason !== 'no-answer' || notAfter >= now + commandTimeout || !stand.told) {
@@ -451,7 +455,10 @@ export class WaitQueue implements LineOwner<LockRequest> {
     if (head === undefined) return;
     this.#answered = true;
     this.#announce(head, retryAfter);
-    const isQueued = this.#beginToWait(this.#stand as Stand);
+    const stand = this.#stand as Stand;
+    this.#beginToWait(stand);
+    // What was queued may have had to be undone.
+    const isQueued = stand.left > 0;
     const ends = retryAfter + this.#jitter();
     await this.#sleep(Math.min(ends, isQueued ? lifeOf(ttl) / 2 : backoff.next()));
   }
@@ -599,7 +606,7 @@ interface Stand {
   readonly access: Access;
   /** The place that the backend gave it. */
   sequence: number | undefined;
-  /** The backend has said "busy": whoever stands here has begun to wait. */
+  /** The backend has said "busy", or when its guard lets in again: whoever stands here has begun to wait. */
   told: boolean;
   /** For how long, in ms, the token may be left in the backend's queue. */
   left: number;

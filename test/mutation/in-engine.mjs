@@ -2,6 +2,7 @@
 import {
   cleanUp,
   force,
+  guardUnit,
   lease,
   locker,
   lockerUnit,
@@ -471,5 +472,41 @@ export const inEngine = [
       spec: 'test/unit/diagnosis.spec.ts',
       name: 'that cannot be asked leaves everything unknown',
     },
+  },
+
+  // Standing in line for a guard
+  {
+    name: 'P5 a place that a guard gave is given up with the last caller',
+    file: core('wait-queue'),
+    find: `stand.left = lifeOf(ttl);
+          stand.sequence = outcome.sequence;`,
+    replace: 'stand.sequence = outcome.sequence;',
+    test: queue(
+      'in a moratorium of its guard leaves nothing in the queue when nobody waits any more',
+    ),
+  },
+  {
+    name: 'P5 also where it was given before another limit was told',
+    file: core('wait-queue'),
+    find: `if (queues) stand.left = lifeOf(ttl);
+        break;
+      case 'unavailable':`,
+    replace: `break;
+      case 'unavailable':`,
+    test: queue('in a moratorium of its guard nor where it was queued before'),
+  },
+  {
+    name: 'P7 whose place was undone in a moratorium asks for it again soon',
+    file: core('wait-queue'),
+    find: 'const isQueued = stand.left > 0;',
+    replace: 'const isQueued = true;',
+    test: queue('in a moratorium of its guard asks for its place again soon'),
+  },
+  {
+    name: 'P5 a place is told of also where the next attempt comes to nothing',
+    file: core('redis/server-guard'),
+    find: '{ ...outcome, ...queued }',
+    replace: 'outcome',
+    test: guardUnit('tells of a place in the queue also where'),
   },
 ];

@@ -107,7 +107,9 @@ export const inQuorum = [
   {
     name: 'quorum: who was late at most nodes leaves no place at the others',
     file: 'lib/core/wait-queue.ts',
-    find: `        if (queues) stand.left = lifeOf(ttl);\n`,
+    find: `if (queues) stand.left = lifeOf(ttl);
+        if (outcome`,
+    replace: 'if (outcome',
     test: queue('a first try that came too late for most servers'),
   },
   {

@@ -609,9 +609,9 @@ redis.call('HDEL', KEYS[3], ARGV[1])`,
   {
     name: 'guard: a grant looks at its record',
     file: lua('_guard'),
-    find: `if redis.call('GET', guard_key) == expected
+    find: `if guards == expected
     and`,
-    replace: `if redis.call('GET', guard_key) ~= 'none'
+    replace: `if guards ~= 'none'
     and`,
     test: guard('after FLUSHALL with a guard, nobody enters alone'),
   },

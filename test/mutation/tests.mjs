@@ -13,6 +13,7 @@ export const scripts = of('conformance/redis-scripts');
 
 export const clock = of('unit/server-clock');
 export const cleanUp = of('unit/clean-up');
+export const guardUnit = of('unit/server-guard');
 export const lease = of('unit/lease');
 export const lockerUnit = of('unit/locker');
 export const queue = of('unit/wait-queue');

@@ -44,7 +44,8 @@ describe('ServerGuard', () => {
     // Its answer comes over the old connection; what is sent next, leaves over another, perhaps to another server.
     onCheck = () => (link += 1);
     expect(await acquire()).toMatchObject({ kind: 'unavailable', reason: 'guard' });
-    expect(told.splice(0)).toEqual(['', '']);
+    // (How often is tried, is bounded.)
+    expect(told.splice(0)).toEqual(['', '', '', '', '']);
     onCheck = () => {};
     expect(await acquire()).toMatchObject({ kind: 'reply' });
     expect(told.splice(0)).toEqual(['', OPEN]);
@@ -52,5 +53,20 @@ describe('ServerGuard', () => {
     link += 1;
     expect(await acquire()).toMatchObject({ kind: 'reply' });
     expect(told).toEqual(['', OPEN]);
+  });
+
+  it('tells of a place in the queue also where the next attempt comes to nothing', async () => {
+    const outcomes = [
+      { kind: 'reply', reply: ['1', 'guard', 100] },
+      { kind: 'reply', reply: ['1', OPEN, 0, '-'] },
+      { kind: 'unavailable', reason: 'unreachable', mayHaveRun: false },
+    ];
+    const runner = { run: async () => outcomes.shift() } as unknown as ScriptRunner;
+    const settings = { longestTtl: 1_000, lag: 0, keyPrefix: '', isCluster: false, link: () => 1 };
+    const guard = new ServerGuard(runner, settings, new FakeClock(), new LockEmitter());
+    expect(await guard.run(ACQUIRE, ['lock:{k}'], ['t'])).toEqual({
+      ...{ kind: 'unavailable', reason: 'unreachable', mayHaveRun: false },
+      sequence: 100,
+    });
   });
 });

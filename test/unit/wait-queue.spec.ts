@@ -1,6 +1,10 @@
 /** The queue of one key in one process, with every order of replies, wake-ups, deadlines and second thoughts. */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { type AcquireRequest, FENCE_RANGE } from '../../lib/core/backend/lock-backend.js';
+import {
+  type AcquireRequest,
+  FENCE_RANGE,
+  type Unavailable,
+} from '../../lib/core/backend/lock-backend.js';
 import { CleanUp } from '../../lib/core/clean-up.js';
 import { LockTimeoutError, LockUnavailableError } from '../../lib/core/errors.js';
 import { LockEmitter } from '../../lib/core/events.js';
@@ -247,6 +251,60 @@ describe('WaitQueue', () => {
       await clock.advance(40);
       await backend.tryAcquires.answer({ kind: 'late' });
       await clock.advance(60);
+      expect([caller.settled, cancelled()]).toEqual([true, ['t1']]);
+      expectNothingLeft();
+    });
+  });
+
+  describe('in a moratorium of its guard', () => {
+    const guarded = (retryAfter: number): Unavailable => ({
+      ...{ kind: 'unavailable', reason: 'guard', cause: undefined, mayHaveRun: false },
+      ...{ facts: { retryAfter }, sequence: 100 },
+    });
+
+    it('looks again when it is over, and refreshes its place meanwhile', async () => {
+      await enter();
+      await backend.tryAcquires.answer(guarded(TTL));
+      await clock.advance(TTL / 2);
+      expect([tries(), lastTry().token, lastTry().place?.sequence]).toEqual([2, 't1', 100]);
+      await backend.tryAcquires.answer(guarded(TTL / 2 - JITTER));
+      await clock.advance(TTL / 2);
+      expect(tries()).toBe(3);
+    });
+
+    it('asks for a place soon where it has none yet', async () => {
+      backend.wakeUp.listening = false;
+      await enter();
+      expect(lastTry().place).toBeUndefined();
+      await backend.tryAcquires.answer({ ...guarded(TTL), sequence: undefined });
+      await clock.advance(500);
+      expect([tries(), lastTry().place?.aliveFor]).toEqual([2, TTL]);
+    });
+
+    it('asks for its place again soon where it had to be undone', async () => {
+      await enter();
+      await backend.tryAcquires.answer(guarded(60_000 - TTL));
+      await clock.advance(TTL / 2);
+      await backend.tryAcquires.answer({ ...guarded(TTL), mayHaveRun: true });
+      expect(cancelled()).toEqual(['t1']);
+      await clock.advance(500);
+      expect([tries(), lastTry().token, lastTry().place?.sequence]).toEqual([3, 't2', 100]);
+    });
+
+    it('leaves nothing in the queue when nobody waits any more', async () => {
+      const caller = await enter();
+      await backend.tryAcquires.answer(guarded(TTL));
+      await clock.advance(TTL / 2);
+      // Longer than it can wait.
+      await backend.tryAcquires.answer(guarded(WAIT));
+      expect(caller.error).toMatchObject({ reason: 'guard', retryAfter: WAIT });
+      expect(cancelled()).toEqual(['t1']);
+      expectNothingLeft();
+    });
+
+    it('nor where it was queued before it was told of another limit', async () => {
+      const caller = await enter();
+      await backend.tryAcquires.answer({ kind: 'conflict', access: 'limit:2' });
       expect([caller.settled, cancelled()]).toEqual([true, ['t1']]);
       expectNothingLeft();
     });

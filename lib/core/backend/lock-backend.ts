@@ -113,7 +113,7 @@ export interface AcquireRequest extends HeldToken {
    * translate it into server time, so that a command that was delayed on its way is refused there.
    */
   readonly notAfter: number;
-  /** Where given, and the key is held, the token is queued (or keeps its place). */
+  /** Where given, and the key is held or a guard lets nobody in, the token is queued (or keeps its place). */
   readonly place: Place | undefined;
   /** What the key is wanted for, where the caller says so: shown with the holder. */
   readonly label?: string | undefined;
@@ -189,7 +189,7 @@ export type AcquireOutcome =
     }
   /** The command arrived after `notAfter` and did nothing; of several servers, those where it came in time may have queued it. */
   | { readonly kind: 'late'; readonly spent?: Spent }
-  /** It's held under another limit; nothing was done. */
+  /** It's held under another limit; nothing was taken. */
   | { readonly kind: 'conflict'; readonly access: Access }
   | Unavailable;
 

@@ -4,12 +4,13 @@
 -- its own. `first`: the index of the token for the first key. `waiter`: gives who waits for the one key, as `give_place` takes it,
 -- and up to when (`not_after`); nil: nobody waits.
 --
--- Gives what to answer instead, or nil. Who holds all of the keys already may go on. Who waits is queued: whoever comes later
--- would have the same chance as it when the guard lets in again.
+-- Gives what to answer instead, or nil. Who holds all of the keys already may go on. Who waits is queued for as long as the
+-- guard lets nobody in: else whoever comes later would have the same chance when it does again.
 --- @include _server-id.lua
 local function guard(first, waiter)
   local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
-  if redis.call('GET', guard_key) == expected
+  local guards = redis.call('GET', guard_key)
+  if guards == expected
     and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
     return nil
   end
@@ -21,7 +22,9 @@ local function guard(first, waiter)
   --- @include _tell.lua
   --- @include _place.lua
   local function stand_in_line(who, owner_key, queue_key, waiters_key)
-    if not who.alive_for or now > who.not_after then return 0 end
+    -- Where only the caller's knowledge is old, it asks again at once, and is queued then if it must wait.
+    local not_before = tonumber(string.match(guards or '', ' (%d+) %S+$') or 0)
+    if not who.alive_for or now > who.not_after or now >= not_before then return 0 end
     local record = redis.call('GET', owner_key)
     local state, fence, _, of = read(record or '')
     local was_sharer = sharer(queue_key, waiters_key, who.token)

@@ -1,6 +1,7 @@
 -- The owner record, all that is known of a key's lock: '<state> <fence> <until> <token> <holder>'.
 --
---   state   h held, r reserved for a waiter, k kept by nobody (holdAtLeast), f free and nobody waits,
+--   state   h held, r reserved for a waiter (ended, and '-' for a token: free, and somebody may wait), k kept by nobody
+--           (holdAtLeast), f free and nobody waits,
 --           s shared by several; see _sharers.lua
 --   fence   the last fencing token given, 16 digits; while held, the first of the lease's range
 --   until   server time at which it ends, in ms, 13 digits: then the key is free, though somebody may wait

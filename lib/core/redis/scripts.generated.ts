@@ -80,7 +80,7 @@ export const acquireAllGuardedScript = {
   name: 'acquire-all-guarded',
   numberOfKeys: null,
   deadlineAt: 1,
-  sha1: '9a748abf0baf38590fecbeca73ec723b0aeede58',
+  sha1: '1b22ae83b3ea254230ca7706cb956297dec180fb',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -89,7 +89,8 @@ export const acquireAllGuardedScript = {
 end
 local function guard(first, waiter)
   local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
-  if redis.call('GET', guard_key) == expected
+  local guards = redis.call('GET', guard_key)
+  if guards == expected
     and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
     return nil
   end
@@ -181,7 +182,8 @@ local function give_place(owner_key, queue_key, waiters_key, waiter, record)
   return sequence
 end
   local function stand_in_line(who, owner_key, queue_key, waiters_key)
-    if not who.alive_for or now > who.not_after then return 0 end
+    local not_before = tonumber(string.match(guards or '', ' (%d+) %S+$') or 0)
+    if not who.alive_for or now > who.not_after or now >= not_before then return 0 end
     local record = redis.call('GET', owner_key)
     local state, fence, _, of = read(record or '')
     local was_sharer = sharer(queue_key, waiters_key, who.token)
@@ -593,7 +595,7 @@ export const acquireGuardedScript = {
   name: 'acquire-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: '09e48afb6c1641b138269d241454a175e2583d48',
+  sha1: '464f971c34c6128b24894e381d018496dcde77ea',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -602,7 +604,8 @@ export const acquireGuardedScript = {
 end
 local function guard(first, waiter)
   local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
-  if redis.call('GET', guard_key) == expected
+  local guards = redis.call('GET', guard_key)
+  if guards == expected
     and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
     return nil
   end
@@ -694,7 +697,8 @@ local function give_place(owner_key, queue_key, waiters_key, waiter, record)
   return sequence
 end
   local function stand_in_line(who, owner_key, queue_key, waiters_key)
-    if not who.alive_for or now > who.not_after then return 0 end
+    local not_before = tonumber(string.match(guards or '', ' (%d+) %S+$') or 0)
+    if not who.alive_for or now > who.not_after or now >= not_before then return 0 end
     local record = redis.call('GET', owner_key)
     local state, fence, _, of = read(record or '')
     local was_sharer = sharer(queue_key, waiters_key, who.token)
@@ -2671,7 +2675,7 @@ export const shareGuardedScript = {
   name: 'share-guarded',
   numberOfKeys: null,
   deadlineAt: 2,
-  sha1: 'e06243790220534125809397836c5d8908646826',
+  sha1: '86386506600b61ddf27e0d1a08d1cec3583b1563',
   source: `local function server_id()
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local promoted_from = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)')
@@ -2680,7 +2684,8 @@ export const shareGuardedScript = {
 end
 local function guard(first, waiter)
   local guard_key, expected, asks = table.remove(KEYS), table.remove(ARGV), table.remove(ARGV)
-  if redis.call('GET', guard_key) == expected
+  local guards = redis.call('GET', guard_key)
+  if guards == expected
     and (asks == '0' or server_id() == string.match(expected, '^%w+')) then
     return nil
   end
@@ -2772,7 +2777,8 @@ local function give_place(owner_key, queue_key, waiters_key, waiter, record)
   return sequence
 end
   local function stand_in_line(who, owner_key, queue_key, waiters_key)
-    if not who.alive_for or now > who.not_after then return 0 end
+    local not_before = tonumber(string.match(guards or '', ' (%d+) %S+$') or 0)
+    if not who.alive_for or now > who.not_after or now >= not_before then return 0 end
     local record = redis.call('GET', owner_key)
     local state, fence, _, of = read(record or '')
     local was_sharer = sharer(queue_key, waiters_key, who.token)

@@ -78,6 +78,8 @@ export class ServerGuard implements ScriptRunner {
     if (guarded === undefined) return this.runner.run(script, keys, args, deadline);
     const guardKey = this.#keyFor(keys[0] as string);
     const guardedKeys = [...keys, guardKey];
+    // Its place in the queue, also where a later attempt comes to nothing.
+    let queued: { sequence: number } | undefined;
     // More than once, because the first may find that our knowledge is old.
     for (let attempt = 1; ; attempt += 1) {
       const known = this.#known.get(guardKey);
@@ -87,16 +89,16 @@ export class ServerGuard implements ScriptRunner {
       const record = known?.link === link ? (known?.record ?? '') : '';
       const guardedArgs = [...args, asks, record];
       const outcome = await this.runner.run(guarded, guardedKeys, guardedArgs, deadline);
-      if (outcome.kind === 'unavailable' || !isRefusal(outcome.reply)) {
-        return outcome as Replied<R> | Unavailable;
-      }
+      if (outcome.kind === 'unavailable') return { ...outcome, ...queued };
+      if (!isRefusal(outcome.reply)) return outcome as Replied<R>;
       const refusal =
         (await this.#checked(guardKey, deadline)) ??
         (attempt < ATTEMPTS
           ? undefined
           : unavailable(new Error('The record of the guard changes all the time.')));
       const [, , sequence] = outcome.reply;
-      if (refusal !== undefined) return sequence > 0 ? { ...refusal, sequence } : refusal;
+      if (sequence > 0) queued = { sequence };
+      if (refusal !== undefined) return { ...refusal, ...queued };
     }
   }
 
