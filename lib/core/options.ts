@@ -213,7 +213,8 @@ export interface ReplicaOptions {
    */
   timeout?: Duration;
   /**
-   * Whether the master and those replicas must have it on disk as well (WAITAOF; Redis 7.2 or later, with AOF switched on).
+   * Whether the master and those replicas must have it on disk as well (WAITAOF; Redis 7.2 or later, with AOF switched on). With
+   * `appendfsync everysec` each grant and renewal takes up to a second, which `timeout` must leave; with `always`, some ms.
    * @default false
    */
   aof?: boolean;
