@@ -419,13 +419,16 @@ export function describeAccess(parties: () => Parties, { byMajority }: BackendTr
           ...options,
         });
 
-      it('a key is given the fencing token of all only where it is held', async () => {
-        const { a, newName } = parties();
-        const name = newName();
-        const outcome = await ask(a, name, { fencingToken: Date.now() * 1_000 });
-        expect(outcome).toMatchObject({ kind: 'busy', index: 0 });
-        expect((await a.state(name)).held).toEqual([]);
-      });
+      it.each(['exclusive', 'shared'] as const)(
+        'a key (%s) is given the fencing token of all only where it is held',
+        async (access) => {
+          const { a, newName } = parties();
+          const name = newName();
+          const outcome = await ask(a, name, { access, fencingToken: Date.now() * 1_000 });
+          expect(outcome).toMatchObject({ kind: 'busy', index: 0 });
+          expect((await a.state(name)).held).toEqual([]);
+        },
+      );
 
       it('a key passes nobody who waits for it', async () => {
         const { a, b, c, newName } = parties();

@@ -201,7 +201,7 @@ export const inScripts = [
     find: `if given > 0 or waits or`,
     replace: 'if waits or',
     test: backend(
-      'access asked for with others a key is given the fencing token of all only where it is held',
+      'access asked for with others a key (shared) is given the fencing token of all only where it is held',
     ),
   },
   {
