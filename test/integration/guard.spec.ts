@@ -7,15 +7,15 @@
  * meanwhile, so that "the first still believes" needs no luck.
  */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { Redis } from 'ioredis';
-import { LockUnavailableError } from '../../lib/core/errors.js';
 import type { LockEvents } from '../../lib/core/events.js';
 import type { Lock } from '../../lib/core/lock.js';
-import { type AcquireOptions, Locker } from '../../lib/core/locker.js';
+import type { AcquireOptions, Locker } from '../../lib/core/locker.js';
 import type { LockerOptions } from '../../lib/core/options.js';
 import { eventually } from '../support/eventually.js';
 import { recordOf } from '../support/lock-keys.js';
 import { RedisServer } from '../support/redis-server.js';
+import { Opened } from './support/opened.js';
+import { refusalOf } from './support/refusal.js';
 
 const LONGEST = 2_500;
 const TTL = 2_000;
@@ -28,35 +28,20 @@ const TOLD_NOTHING = { wakeUp: 'poll' } as const;
 const MARK = { noLockIsHeld: true } as const;
 
 let server: RedisServer;
-const opened: { close(): unknown }[] = [];
+const opened = new Opened();
 
 beforeEach(async () => {
   server = await RedisServer.start({ args: ['--repl-diskless-sync-delay', '0'] });
 });
 
 afterEach(async () => {
-  await Promise.all(opened.splice(0).map((one) => one.close()));
+  await opened.close();
   await server.stop();
 });
 
-function clientOf({ url }: RedisServer): Redis {
-  const client = new Redis(url);
-  client.on('error', () => {});
-  opened.push({ close: () => client.disconnect() });
-  return client;
-}
-
 function openLocker(options: Partial<LockerOptions> = {}): Locker {
-  const locker = new Locker({
-    connection: server.url,
-    commandTimeout: 800,
-    ttl: TTL,
-    waitTimeout: 1_000,
-    drainTimeout: 1,
-    ...options,
-  });
-  opened.push(locker);
-  return locker;
+  const defaults = { connection: server.url, commandTimeout: 800, ttl: TTL, waitTimeout: 1_000 };
+  return opened.locker({ ...defaults, ...options });
 }
 
 /** On a server whose guard is open. */
@@ -64,15 +49,6 @@ async function openGuarded(options: Partial<LockerOptions> = {}): Promise<Locker
   const locker = openLocker({ guard: GUARD, ...options });
   await locker.initializeGuard(MARK);
   return locker;
-}
-
-async function refusalOf(call: Promise<unknown>): Promise<LockUnavailableError> {
-  const error = await call.then(
-    () => 'it was granted',
-    (thrown: unknown) => thrown,
-  );
-  expect(error).toBeInstanceOf(LockUnavailableError);
-  return error as LockUnavailableError;
 }
 
 /** Loses what the server knew; the connections may break. */
@@ -216,7 +192,7 @@ describe('a moratorium', () => {
     await (await openGuarded()).acquire('k');
     const longer = openLocker({ guard: { longestTtl: '20s', lag: '3s' } });
     await (await longer.acquire('l')).release();
-    const client = clientOf(server);
+    const client = opened.client(server);
     expect(await client.get('lock:guard')).toMatch(/^\w{40} 1 20000 3000 0 -$/);
     // The record is there, and another server's: what it says of the others still holds.
     await client.set('lock:guard', `${'0'.repeat(40)} 1 20000 0 0 -`);
@@ -258,7 +234,7 @@ describe('a moratorium', () => {
     const locker = await openGuarded();
     await server.command('FLUSHALL');
     await refusalOf(locker.tryAcquire('k'));
-    const client = clientOf(server);
+    const client = opened.client(server);
     const record = ((await client.get('lock:guard')) as string).split(' ');
     // As it is after the clock was set back by an hour.
     await client.set('lock:guard', record.with(4, String(Number(record[4]) + 3_600_000)).join(' '));
@@ -271,7 +247,7 @@ describe('a moratorium', () => {
   it('begins where an old master is back: its data is older than what was seen', async () => {
     const locker = await openGuarded();
     await locker.acquire('k');
-    const client = clientOf(server);
+    const client = opened.client(server);
     const old = (await client.get('lock:guard')) as string;
     // Another master was in between, and had a moratorium: so the locker has seen its epoch.
     await client.set('lock:guard', old.replace(' 1 ', ' 2 '));
@@ -311,7 +287,7 @@ describe.each(SITUATIONS)('in a moratorium, of %s', (_what, prepare, how) => {
     const held = await prepare(holder);
     const lockers = Array.from({ length: 5 }, () => openLocker({ guard: GUARD }));
     await Promise.all(lockers.map((locker) => locker.connect()));
-    const client = clientOf(server);
+    const client = opened.client(server);
     await client.set('lock:guard', `${'0'.repeat(40)} 1 ${LONGEST} 0 0 -`);
     const pending = async () => (await holder.query('k'))[0]?.pending.length ?? 0;
 
@@ -347,7 +323,7 @@ describe('runs of jobs', () => {
     const locker = await openGuarded();
     const options = { per: '1m', at: new Date(0) } as const;
     expect(await locker.runOnce('report', options, () => 1)).toMatchObject({ kind: 'ran' });
-    expect(await clientOf(server).keys('*guard*')).toEqual(['lock:guard']);
+    expect(await opened.client(server).keys('*guard*')).toEqual(['lock:guard']);
   });
 
   it('do not begin during a moratorium', async () => {
@@ -369,7 +345,9 @@ describe('a promoted replica', () => {
       ],
     });
     try {
-      await eventually(async () => (await clientOf(server).wait(1, 50)) === 1, { timeout: 10_000 });
+      await eventually(async () => (await opened.client(server).wait(1, 50)) === 1, {
+        timeout: 10_000,
+      });
       await work(replica);
     } finally {
       await replica.stop();
@@ -397,7 +375,7 @@ describe('a promoted replica', () => {
     await withReplica(async (replica) => {
       const locker = await openGuarded();
       await (await locker.acquire('j')).release();
-      await eventually(async () => clientOf(replica).get('lock:guard'));
+      await eventually(async () => opened.client(replica).get('lock:guard'));
       await replica.command('REPLICAOF', '127.0.0.1', '1');
       const lock = await locker.acquire('k', { renew: false });
       await promote(replica);
@@ -416,8 +394,8 @@ describe('a promoted replica', () => {
     await withReplica(async (replica) => {
       const long = { guard: { longestTtl: '20s' }, ttl: '20s' } as const;
       const locker = await openGuarded({ ...TOLD_NOTHING, ...long });
-      await eventually(async () => clientOf(replica).get('lock:guard'));
-      const [first, second] = [clientOf(server), clientOf(replica)];
+      await eventually(async () => opened.client(replica).get('lock:guard'));
+      const [first, second] = [opened.client(server), opened.client(replica)];
       await second.replicaof('NO', 'ONE');
       const lock = await locker.acquire('k', { renew: false });
       // It becomes the other's replica, and loses what the other never had.
@@ -450,7 +428,7 @@ describe('without a loss', () => {
     await (await locker.acquire('k')).release();
     await server.command('CONFIG', 'RESETSTAT');
     await locker.acquire('a');
-    const stats = await clientOf(server).info('commandstats');
+    const stats = await opened.client(server).info('commandstats');
     const calls = (command: string) =>
       Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(stats)?.[1] ?? 0);
     // One GET for the record of the lock, one for that of the guard; INFO is ours, from just above.
@@ -462,7 +440,7 @@ describe('without a loss', () => {
     await (await locker.acquire('k')).release();
     await locker.acquire('k');
     // As if another server had come behind the same connection, a replica of this one.
-    const client = clientOf(server);
+    const client = opened.client(server);
     const [runId] = ((await client.get('lock:guard')) as string).split(' ') as [string];
     await server.restart({ keepData: false });
     await eventually(() => client.set('lock:guard', `${runId} 1 ${LONGEST} 0 0 -`), {
@@ -495,7 +473,7 @@ describe("a guard that can't be asked", () => {
   it('works where the server is out of memory, as far as anything does', async () => {
     const locker = await openGuarded();
     const held = await locker.acquire('k');
-    const client = clientOf(server);
+    const client = opened.client(server);
     await client.config('SET', 'maxmemory', '1');
     await client.set('lock:guard', 'x').catch(() => {});
     await client.del('lock:guard');
@@ -539,6 +517,6 @@ describe('initializeGuard', () => {
     await expect(unguarded.initializeGuard(MARK)).rejects.toMatchObject({ option: 'guard' });
     await unguarded.runOnce('report', { per: '1m', prefix: 'jobs' }, () => 1);
     await expect(locker.initializeGuard({ ...MARK, prefix: 'jobs' })).rejects.toThrow(/"report"/);
-    expect(await clientOf(server).exists('lock:guard')).toBe(0);
+    expect(await opened.client(server).exists('lock:guard')).toBe(0);
   });
 });
